@@ -1,0 +1,133 @@
+"""The coordinator's child processes: the logit worker, and one job of a round at a time."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from coordinator.round_jobs import DISTIL, EVALUATE, DistillationJob, EvaluationJob
+from coordinator.settings import CoordinatorSettings
+from coordinator.state import FederationState
+from fedpt.drivers.child_process import ChildProcess
+from fedpt.files import write_bytes
+from fedpt.job_folder import has_result, write_job
+
+_logger = logging.getLogger(__name__)
+
+_PAUSE_AFTER_FAILURE_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """A round's job is done, or `fault` says why not."""
+
+    step: str
+    folder: Path
+    fault: str
+
+
+class Children:
+    """Starts and stops them; `on_end` is called from another thread."""
+
+    def __init__(
+        self, settings: CoordinatorSettings, *, on_end: Callable[[JobEnded], None]
+    ) -> None:
+        self._settings = settings
+        self._on_end = on_end
+        self._worker: ChildProcess | None = None
+        self._worker_due = 0.0
+        self._job: ChildProcess | None = None
+        self._job_due = 0.0
+
+    @property
+    def is_job_running(self) -> bool:
+        """Whether a job runs, or waits after a failure."""
+        return self._job is not None or time.monotonic() < self._job_due
+
+    def start_worker(self) -> None:
+        """Start the logit worker."""
+        path = self._settings.state_dir / "worker.json"
+        write_bytes(path, self._settings.model_dump_json().encode())
+        self._worker = ChildProcess(
+            "coordinator.logit_worker",
+            [str(path)],
+            on_line=lambda _line: None,
+            on_end=lambda code, errors: _logger.info(
+                "logit worker ended", extra={"exit_code": code, "output": errors[-500:]}
+            ),
+        )
+        self._worker_due = time.monotonic() + _PAUSE_AFTER_FAILURE_S
+
+    def keep_worker(self) -> None:
+        """Start it again if it has ended, not more often than every ten seconds."""
+        is_gone = self._worker is not None and not self._worker.is_running
+        if is_gone and time.monotonic() >= self._worker_due:
+            self.start_worker()
+
+    def start_evaluation(self, state: FederationState, adapter: str) -> None:
+        """Score the adapter in this blob's file."""
+        settings = self._settings
+        job = EvaluationJob(
+            small=str(settings.small),
+            large=str(settings.large),
+            adapter=adapter,
+            examples=str(settings.evaluation),
+            answer_tokens=settings.evaluating.answer_tokens,
+            threads=settings.threads,
+        )
+        self._start(EVALUATE, state, job)
+
+    def start_distillation(self, state: FederationState, adapter: str) -> None:
+        """Teach the adapter in this blob's file."""
+        settings = self._settings
+        evaluation = state.current.evaluation
+        assert evaluation is not None  # distillation follows it
+        count = settings.distillation.prompts_per_round
+        job = DistillationJob(
+            small=str(settings.small),
+            large=str(settings.large),
+            adapter=adapter,
+            prompts=str(settings.public),
+            coefficients=evaluation.coefficients,
+            first_prompt=(state.current.number - 1) * count,
+            prompt_count=count,
+            answer_tokens=settings.evaluating.answer_tokens,
+            settings=settings.distillation.model_dump(),
+            threads=settings.threads,
+            seed=int(state.run[:8], 16) + state.current.number,
+        )
+        self._start(DISTIL, state, job)
+
+    def job_ended(self, ended: JobEnded) -> None:
+        """Take note; after a failure the next job waits a little."""
+        self._job = None
+        if ended.fault:
+            self._job_due = time.monotonic() + _PAUSE_AFTER_FAILURE_S
+
+    def stop(self) -> None:
+        """End all of them."""
+        for child in (self._worker, self._job):
+            if child is not None:
+                child.stop()
+
+    def _start(
+        self, step: str, state: FederationState, job: EvaluationJob | DistillationJob
+    ) -> None:
+        folder = self._settings.state_dir / "jobs" / f"{step}-{state.current.number:04}"
+        shutil.rmtree(folder, ignore_errors=True)
+        write_job(folder, job)
+        self._job = ChildProcess(
+            "coordinator.round_jobs",
+            [step, str(folder)],
+            on_line=lambda _line: None,
+            on_end=lambda code, errors: self._on_end(
+                JobEnded(step, folder, "" if has_result(folder) else _reason(code, errors))
+            ),
+        )
+
+
+def _reason(code: int, errors: str) -> str:
+    return errors.strip().rpartition("\n")[2] or f"its process ended with code {code}"

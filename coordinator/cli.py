@@ -1,0 +1,115 @@
+"""`fedpt coordinator run` and `fedpt eval`: parse, build, call, print. Nothing else."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Run the coordinator of a federation.")
+
+
+@app.callback()
+def _group() -> None:
+    """Run the coordinator of a federation."""
+
+
+@app.command(
+    epilog="Example: fedpt coordinator run --config coordinator.toml --rounds 5",
+)
+def run(
+    config: Annotated[Path, typer.Option(help="Settings, TOML.")],
+    rounds: Annotated[int | None, typer.Option(help="Rounds at most.")] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port of the broker.")] = None,
+    exit_when_finished: Annotated[
+        bool,
+        typer.Option("--exit-when-finished", help="End with the last round; else keep answering."),
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Run rounds, and answer logit requests, until Ctrl-C.
+
+    Every setting can also come from the environment: FEDPT_COORDINATOR_ROUNDS=5,
+    FEDPT_COORDINATOR_BROKER__PORT=1884.
+    """
+    from contextlib import nullcontext
+
+    from coordinator.daemon import CoordinatorDaemon
+    from coordinator.drivers.embedded_broker import EmbeddedBroker
+    from coordinator.settings import ENVIRONMENT_PREFIX, CoordinatorSettings
+    from coordinator.state import AnyEvent, Evaluated
+    from fedpt.log_setup import configure
+    from fedpt.settings import load
+
+    overrides = {"rounds": rounds, "broker": {"port": port} if port else None}
+    settings = load(
+        CoordinatorSettings, toml=config, prefix=ENVIRONMENT_PREFIX, overrides=overrides
+    )
+    configure(verbose=verbose)
+
+    def print_scores(event: AnyEvent) -> None:
+        if isinstance(event, Evaluated):
+            from coordinator.score_table import score_table
+
+            print(score_table(event.evaluation), flush=True)
+
+    daemon = CoordinatorDaemon(
+        settings, on_event=print_scores, exit_when_finished=exit_when_finished
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: daemon.stop())
+    with EmbeddedBroker(settings.broker) if settings.embedded_broker else nullcontext():
+        daemon.run()
+
+
+def evaluate(
+    small: Annotated[Path, typer.Option(help="The small model, GGUF.")],
+    large: Annotated[Path, typer.Option(help="The large model, GGUF.")],
+    data: Annotated[Path, typer.Option(help="Examples with reference answers, JSONL.")],
+    adapter: Annotated[
+        Path | None, typer.Option(help="The expert's adapter: a GGUF, or a PEFT folder.")
+    ] = None,
+    answer_tokens: Annotated[int, typer.Option(help="Longest generated answer, tokens.")] = 64,
+    threads: Annotated[int | None, typer.Option(help="Threads; default: all cores.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, answers included.")] = False,
+) -> None:
+    """Score large, antiexpert, expert and steered on a data set, side by side.
+
+    Coefficients are calibrated on the same data: take a held-out split.
+
+    Example: fedpt eval --small small.gguf --adapter adapter.gguf --large large.gguf --data d.jsonl
+    """
+    import tempfile
+
+    import msgspec
+
+    from coordinator.evaluation import encode_for, longest_text
+    from coordinator.evaluation import evaluate as score
+    from coordinator.score_table import progress_bar, score_table
+    from coordinator.steered_batch import Trio
+    from fedpt.drivers.llama import LlamaModel
+    from fedpt.examples import read_examples
+
+    examples = read_examples(data)
+    with LlamaModel(small, vocabulary_only=True) as model:
+        longest = longest_text(encode_for(model, examples), answer_tokens=answer_tokens)
+    with tempfile.TemporaryDirectory() as folder, progress_bar("scoring") as on_progress:
+        expert = _adapter_as_gguf(adapter, small, Path(folder)) if adapter else None
+        with Trio(small, expert, large, longest=longest, threads=threads) as trio:
+            result = score(trio, examples, answer_tokens=answer_tokens, on_progress=on_progress)
+    print(json.dumps(msgspec.to_builtins(result), indent=2) if as_json else score_table(result))
+
+
+def _adapter_as_gguf(adapter: Path, small: Path, folder: Path) -> Path:
+    """A PEFT folder is converted into `folder`; a GGUF is itself."""
+    from converters.adapter_to_gguf import convert_adapter
+    from fedpt.adapters import read_peft_folder
+    from fedpt.gguf_file import read_gguf, weights_sha256
+
+    if not adapter.is_dir():
+        return adapter
+    base = read_gguf(small)
+    target = folder / "adapter.gguf"
+    convert_adapter(read_peft_folder(adapter, base_weights=weights_sha256(base)), base, target)
+    return target

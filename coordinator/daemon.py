@@ -1,0 +1,440 @@
+"""The coordinator daemon: a loop that receives, decides (elsewhere), journals and executes.
+
+Everything that happens comes through one inbox and is handled on one thread. An event is journalled
+before anybody hears of it; after a restart the state is the fold of the journal, and the loop goes
+on from there. No rule of the system lives here: see `transitions` and `planner`.
+"""
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, assert_never
+from uuid import uuid4
+
+import msgspec
+import numpy as np
+
+from converters.tensor_names import linear_shapes
+from coordinator import planner, transitions
+from coordinator.aggregation import federated_average
+from coordinator.announcing import announcement
+from coordinator.children import Children, JobEnded
+from coordinator.drivers.journal import Journal
+from coordinator.round_jobs import ADAPTER_NAME, DistillationResult
+from coordinator.settings import CoordinatorSettings
+from coordinator.state import (
+    Aggregated,
+    AnyEvent,
+    Evaluated,
+    Evaluation,
+    FederationState,
+    Fleet,
+    RoundEnded,
+    RoundStarted,
+    RunFinished,
+    RunStarted,
+    UpdateAccepted,
+)
+from coordinator.uploads import Uploads
+from fedpt.adapters import (
+    Adapter,
+    AdapterManifest,
+    adapter_from_bytes,
+    adapter_to_bytes,
+    initial_adapter,
+    require_same_form,
+)
+from fedpt.blobs import BlobStore
+from fedpt.drivers.mqtt import MqttLink, Publication, Received
+from fedpt.errors import FedptError
+from fedpt.examples import read_examples, read_prompts
+from fedpt.gguf_file import read_gguf, weights_sha256
+from fedpt.ids import DeviceId, FederationId
+from fedpt.job_folder import read_result
+from fedpt.vocabulary import require_same_vocabulary, vocabulary_of
+from fedpt.wire.codec import decode, encode
+from fedpt.wire.messages import (
+    ChunkRequest,
+    CoordinatorStatus,
+    DeviceStatus,
+    UpdateOffer,
+    UpdateReceipt,
+)
+from fedpt.wire.topics import Chunk, FromDevice, Topics, parse
+
+_logger = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.25
+_INBOX_SIZE: Final = 4000
+_CHUNK_AGAIN_S: Final = 1.0
+"""A chunk that several devices want is published once: the broker fans it out. A device that missed
+it asks again after longer than this (`fedpt.blobs`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Connected:
+    """The broker connection is there, for the first time or again."""
+
+
+_Item = Received | _Connected | JobEnded
+
+
+class CoordinatorDaemon:
+    """One federation's coordinator. `run` until it is finished or `stop`."""
+
+    def __init__(
+        self,
+        settings: CoordinatorSettings,
+        *,
+        on_event: Callable[[AnyEvent], None] = lambda _event: None,
+        exit_when_finished: bool = False,
+    ) -> None:
+        """Check the models and read the journal; nothing is sent yet.
+
+        Args:
+            settings: All of them.
+            on_event: Told of every new event, after it is journalled.
+            exit_when_finished: End `run` with the last round; else keep answering logit requests.
+
+        Raises:
+            FedptError: A file is missing or damaged, or the models do not fit.
+        """
+        self._settings = settings
+        self._on_event = on_event
+        self._exit_when_finished = exit_when_finished
+        self._topics = Topics(FederationId(settings.federation))
+        self._inbox: queue.Queue[_Item] = queue.Queue(_INBOX_SIZE)
+        self._is_stopping = False
+        self._session = time.time_ns()
+        read_examples(settings.evaluation)
+        read_prompts(settings.public)
+        small, large = read_gguf(settings.small), read_gguf(settings.large)
+        require_same_vocabulary(vocabulary_of(small), vocabulary_of(large))
+        self._shapes = linear_shapes(small)
+        self._weights = weights_sha256(small)
+        self._status = CoordinatorStatus(
+            online=True,
+            session=self._session,
+            small_weights=self._weights,
+            vocabulary=vocabulary_of(small).sha256,
+            large_name=large.name,
+        )
+        self._store = BlobStore(settings.state_dir / "blobs")
+        self._journal = Journal(settings.state_dir / "journal.sqlite")
+        self._state: FederationState = transitions.fold(self._journal.read())
+        self._fleet = Fleet()
+        self._uploads = Uploads(self._store)
+        self._children = Children(settings, on_end=self._inbox.put)
+        self._chunks_sent: dict[tuple[str, int], float] = {}
+        self._bytes_up: dict[DeviceId, int] = {}
+        self._link = MqttLink(
+            settings.broker,
+            f"coordinator-{settings.federation}",
+            on_message=self._inbox.put,
+            on_connected=lambda: self._inbox.put_nowait(_Connected()),
+            will=self._status_publication(is_online=False),
+        )
+
+    @property
+    def state(self) -> FederationState:
+        """The federation as it is now."""
+        return self._state
+
+    def run(self) -> None:
+        """Coordinate.
+
+        Raises:
+            BrokerError: The broker cannot be reached at the start.
+            StorageError: The journal cannot be written.
+        """
+        topics = self._topics
+        kinds = [topics.device("+", kind) for kind in ("status", "offer", "want")]
+        self._link.subscribe(*kinds, topics.device_chunk("+", "+", "+"))
+        self._link.start(timeout_s=self._settings.connect_timeout_s)
+        self._children.start_worker()
+        _logger.info(
+            "coordinator is up",
+            extra={"federation": self._settings.federation, "port": self._settings.broker.port},
+        )
+        try:
+            while not self._is_stopping:
+                self._handle_next()
+                self._request_chunks()
+                self._execute_plan()
+                self._children.keep_worker()
+                if self._exit_when_finished and self._state.finish_reason:
+                    return
+        finally:
+            self._shut_down()
+
+    def stop(self) -> None:
+        """Ask `run` to end; safe from signal handlers."""
+        self._is_stopping = True
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    def _handle_next(self) -> None:
+        try:
+            item = self._inbox.get(timeout=_TICK_S)
+        except queue.Empty:
+            return
+        try:
+            self._handle(item)
+        except FedptError as error:  # a bad message never stops the daemon
+            source = item.topic if isinstance(item, Received) else type(item).__name__
+            _logger.warning("dropped: %s", error, extra={"code": error.code, "from": source})
+
+    def _handle(self, item: _Item) -> None:
+        match item:
+            case Received():
+                self._handle_message(item)
+            case _Connected():
+                self._link.publish(self._status_publication(is_online=True))
+                self._announce()
+            case JobEnded():
+                self._children.job_ended(item)
+                self._take_result(item)
+            case _:
+                assert_never(item)
+
+    def _handle_message(self, message: Received) -> None:
+        source = parse(message.topic)
+        device = source.device if isinstance(source, FromDevice | Chunk) else None
+        if device is None:
+            return
+        self._bytes_up[device] = (
+            self._bytes_up.get(device, 0) + len(message.payload) + len(message.topic)
+        )
+        match source:
+            case FromDevice(_, "status"):
+                status = decode(message.payload, DeviceStatus)
+                self._fleet = transitions.note_status(self._fleet, device, status)
+            case FromDevice(_, "offer"):
+                self._hear_offer(device, decode(message.payload, UpdateOffer))
+            case FromDevice(_, "want"):
+                self._send_chunks(decode(message.payload, ChunkRequest))
+            case Chunk(sha256, index, _):
+                self._uploads.accept(device, sha256, index, message.payload, now=time.monotonic())
+            case _:
+                pass
+
+    def _hear_offer(self, device: DeviceId, offer: UpdateOffer) -> None:
+        match transitions.admit(self._state, device, offer):
+            case transitions.Wanted():
+                self._uploads.begin(device, offer)
+            case transitions.AlreadyAccepted():
+                self._send_receipt(device, offer, accepted=True)
+            case transitions.Refused(code, reason):
+                _logger.info("update refused", extra={"device": device, "code": code})
+                self._send_receipt(device, offer, accepted=False, code=code, reason=reason)
+
+    def _request_chunks(self) -> None:
+        now = time.monotonic()
+        for device, request in self._uploads.requests(now):
+            self._publish(self._topics.inbox(device, "want"), encode(request))
+        for device, offer in self._uploads.complete():
+            self._take_update(device, offer)
+
+    def _take_update(self, device: DeviceId, offer: UpdateOffer) -> None:
+        """All chunks of an update are here: check it, journal it, then tell the device."""
+        try:
+            content = self._uploads.finish(device)
+            reference = self._adapter(self._state.current.base)
+            require_same_form(adapter_from_bytes(content), reference)
+        except FedptError as error:
+            _logger.warning("update refused: %s", error, extra={"device": device})
+            self._send_receipt(device, offer, accepted=False, code=error.code, reason=str(error))
+            return
+        if isinstance(transitions.admit(self._state, device, offer), transitions.Wanted):
+            self._record(
+                UpdateAccepted(
+                    device=device,
+                    update=offer.update.sha256,
+                    example_count=offer.example_count,
+                    training_seconds=offer.training_seconds,
+                    loss=offer.loss,
+                    bytes_up=self._bytes_up.pop(device, 0),
+                    bytes_down=offer.bytes_down,
+                )
+            )
+        self._hear_offer(device, offer)  # which now sends the receipt
+
+    # -- executing -----------------------------------------------------------------------------
+
+    def _execute_plan(self) -> None:
+        situation = planner.Situation(
+            self._state,
+            self._fleet,
+            self._weights,
+            is_job_running=self._children.is_job_running,
+            now_unix_s=time.time(),
+        )
+        action = planner.plan(situation, self._settings)
+        if action is not None:
+            self._execute(action)
+
+    def _execute(self, action: planner.Action) -> None:
+        match action:
+            case planner.StartRun():
+                self._start_run()
+            case planner.StartRound(number, selected):
+                self._start_round(number, selected)
+            case planner.Aggregate():
+                self._aggregate()
+            case planner.Evaluate():
+                self._children.start_evaluation(self._state, self._aggregated_path())
+            case planner.Distil():
+                self._children.start_distillation(self._state, self._aggregated_path())
+            case planner.EndRound():
+                self._end_round(self._aggregated(), DistillationResult(seconds=0, loss=0))
+            case planner.Finish(reason):
+                self._record(RunFinished(reason=reason))
+            case _:
+                assert_never(action)
+
+    def _start_run(self) -> None:
+        settings = self._settings.adapter
+        run = uuid4().hex
+        manifest = AdapterManifest(
+            base_weights=self._weights,
+            rank=settings.rank,
+            alpha=settings.alpha,
+            target_modules=settings.target_modules,
+        )
+        rng = np.random.default_rng(int(run[:8], 16))
+        first = self._store.put(adapter_to_bytes(initial_adapter(self._shapes, manifest, rng)))
+        self._record(RunStarted(run=run, adapter=first.sha256))
+
+    def _start_round(self, number: int, selected: tuple[DeviceId, ...]) -> None:
+        now = time.time()
+        self._bytes_up = {}
+        self._record(
+            RoundStarted(
+                number=number,
+                selected=list(selected),
+                at_unix_s=now,
+                deadline_unix_s=now + self._settings.round_deadline_s,
+            )
+        )
+
+    def _aggregate(self) -> None:
+        updates = [
+            (self._adapter(update.update), update.example_count)
+            for update in self._state.current.updates.values()
+        ]
+        adapter = self._store.put(adapter_to_bytes(federated_average(updates)))
+        self._record(Aggregated(adapter=adapter.sha256, at_unix_s=time.time()))
+
+    def _take_result(self, ended: JobEnded) -> None:
+        """A step that failed is planned again, after a pause that `children` sees to."""
+        if ended.fault:
+            _logger.error("%s failed: %s", ended.step, ended.fault)
+        elif ended.step == "evaluate":
+            self._record(Evaluated(evaluation=read_result(ended.folder, Evaluation)))
+        else:
+            result = read_result(ended.folder, DistillationResult)
+            adapter = self._store.put((ended.folder / ADAPTER_NAME).read_bytes())
+            self._end_round(adapter.sha256, result)
+
+    def _end_round(self, adapter: str, result: DistillationResult) -> None:
+        self._record(
+            RoundEnded(
+                adapter=adapter,
+                distillation_seconds=result.seconds,
+                distillation_loss=result.loss,
+                at_unix_s=time.time(),
+            )
+        )
+        self._store.keep_only(_blobs_in_use(self._state))
+
+    def _record(self, event: AnyEvent) -> None:
+        """Journal, then change the state, then tell everybody."""
+        after = transitions.apply(self._state, event)
+        self._journal.append(event)
+        self._state = after
+        _logger.info("%s", type(event).__name__, extra=_facts(event))
+        self._announce()
+        self._on_event(event)
+
+    # -- telling -------------------------------------------------------------------------------
+
+    def _announce(self) -> None:
+        if self._state.rounds:
+            message = announcement(
+                self._state, self._settings, self._store.ref(self._state.adapter)
+            )
+            self._publish(self._topics.round, encode(message), is_retained=True)
+
+    def _send_chunks(self, request: ChunkRequest) -> None:
+        """Publish chunks of the announced adapter, each once for all who want it now."""
+        if request.sha256 != self._state.adapter:
+            return  # nothing else is on offer
+        now = time.monotonic()
+        for index in request.indices:
+            if now - self._chunks_sent.get((request.sha256, index), float("-inf")) > _CHUNK_AGAIN_S:
+                chunk = self._store.chunk(request.sha256, index)
+                if chunk:
+                    self._chunks_sent[request.sha256, index] = now
+                    self._publish(self._topics.coordinator_chunk(request.sha256, index), chunk)
+
+    def _send_receipt(
+        self,
+        device: DeviceId,
+        offer: UpdateOffer,
+        *,
+        accepted: bool,
+        code: str = "",
+        reason: str = "",
+    ) -> None:
+        receipt = UpdateReceipt(
+            run=offer.run,
+            round=offer.round,
+            update=offer.update.sha256,
+            accepted=accepted,
+            code=code,
+            reason=reason,
+        )
+        self._publish(self._topics.inbox(device, "receipt"), encode(receipt))
+
+    def _publish(self, topic: str, payload: bytes, *, is_retained: bool = False) -> None:
+        self._link.publish(Publication(topic, payload, retain=is_retained))
+
+    def _status_publication(self, *, is_online: bool) -> Publication:
+        status = msgspec.structs.replace(self._status, online=is_online)
+        return Publication(self._topics.coordinator_status, encode(status), retain=True)
+
+    def _shut_down(self) -> None:
+        self._children.stop()
+        self._link.publish_and_wait(self._status_publication(is_online=False), timeout_s=2)
+        self._link.stop()
+        self._journal.close()
+        _logger.info("coordinator is down")
+
+    # -- looking up ----------------------------------------------------------------------------
+
+    def _adapter(self, sha256: str) -> Adapter:
+        return adapter_from_bytes(self._store.get(sha256))
+
+    def _aggregated(self) -> str:
+        aggregated = self._state.current.aggregated
+        assert aggregated is not None  # the phases after training begin with it
+        return aggregated.adapter
+
+    def _aggregated_path(self) -> str:
+        return str(self._store.path(self._aggregated()))
+
+
+def _blobs_in_use(state: FederationState) -> set[str]:
+    """The newest adapter and each round's aggregated one; updates of ended rounds are done with."""
+    return {state.adapter} | {one.aggregated.adapter for one in state.rounds if one.aggregated}
+
+
+def _facts(event: AnyEvent) -> dict[str, object]:
+    """An event's short fields, for the log."""
+    return {
+        name: value
+        for name in event.__struct_fields__
+        if isinstance(value := getattr(event, name), str | int | float | list)
+    }

@@ -1,0 +1,1 @@
+"""The coordinator's outside world: its journal and the embedded broker."""

@@ -1,0 +1,87 @@
+"""What an operator can set on the coordinator."""
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field
+
+from fedpt.settings import BrokerSettings, Name, Settings
+
+ENVIRONMENT_PREFIX: Final = "FEDPT_COORDINATOR"
+
+ALL_LINEAR: Final = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+)  # fmt: skip
+
+
+class AdapterSettings(Settings):
+    """The LoRA adapter that the federation trains."""
+
+    rank: int = Field(8, ge=1, le=256, description="rank of the factors")
+    alpha: float = Field(16.0, gt=0, description="scale: alpha / rank")
+    target_modules: tuple[str, ...] = Field(ALL_LINEAR, description="layers that are adapted")
+
+
+class TrainingSettings(Settings):
+    """How devices train; goes out with each round."""
+
+    epochs: int = Field(2, ge=1, description="passes over a device's examples, a round")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
+    batch_examples: int = Field(8, ge=1, description="examples a step")
+    context_tokens: int = Field(256, ge=16, description="longest example, tokens; cut beyond")
+
+
+class DistillationSettings(Settings):
+    """Step 5 of a round: the steered large model teaches the small one on public prompts."""
+
+    enabled: bool = Field(True, description="false: rounds end with aggregation")
+    epochs: int = Field(1, ge=1, description="passes over the steered answers, a round")
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
+    batch_examples: int = Field(8, ge=1, description="prompts a step")
+    prompts_per_round: int = Field(48, ge=1, description="public prompts answered a round")
+
+
+class EvaluationSettings(Settings):
+    """Step 4: measuring the steered large model."""
+
+    answer_tokens: int = Field(48, ge=1, description="longest generated answer, tokens")
+    stop_at_nll: float | None = Field(
+        None, gt=0, description="finish when the calibrated steered nll a token is this low"
+    )
+
+
+class WorkerSettings(Settings):
+    """The process that answers logit requests with the large model."""
+
+    sessions: int = Field(8, ge=1, le=64, description="conversations kept at a time")
+    context_tokens: int = Field(4096, ge=64, description="tokens kept, all conversations together")
+
+
+class CoordinatorSettings(Settings):
+    """Everything of `fedpt coordinator run`."""
+
+    federation: Name = Field("home", description="name of the federation")
+    state_dir: Path = Field(description="folder for journal, adapters and jobs")
+    small: Path = Field(description="the small model, a GGUF file: the very one the devices have")
+    large: Path = Field(description="the large model, a GGUF file with the same vocabulary")
+    evaluation: Path = Field(description="examples that no device has, JSONL")
+    public: Path = Field(description="public prompts for distillation, JSONL")
+    embedded_broker: bool = Field(
+        True, description="start an MQTT broker at broker.host and broker.port"
+    )
+    broker: BrokerSettings = BrokerSettings()
+    rounds: int = Field(3, ge=1, description="rounds at most")
+    min_devices: int = Field(1, ge=1, description="devices that must be online to start a round")
+    devices_per_round: int | None = Field(
+        None, ge=1, description="devices selected by chance for each round; unset: all"
+    )
+    round_deadline_s: float = Field(
+        3600.0, gt=0, description="a round goes on with the updates that came by then, s"
+    )
+    threads: int | None = Field(None, ge=1, description="threads for models; unset: all cores")
+    adapter: AdapterSettings = AdapterSettings()
+    training: TrainingSettings = TrainingSettings()
+    distillation: DistillationSettings = DistillationSettings()
+    evaluating: EvaluationSettings = EvaluationSettings()
+    worker: WorkerSettings = WorkerSettings()
+    connect_timeout_s: float = Field(30.0, gt=0, description="wait for the broker at the start, s")

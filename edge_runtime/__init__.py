@@ -1,0 +1,1 @@
+"""The device: local training, the assistant, the daemon."""

@@ -1,0 +1,412 @@
+"""The device daemon: a loop that receives, decides (elsewhere) and executes.
+
+Everything that happens, messages, the training's end, the clock, comes through one inbox and is
+handled on one thread. No rule of the system lives here: see `transitions` and `planner`.
+"""
+
+import logging
+import queue
+import time
+import zlib
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import msgspec
+
+from converters.adapter_to_gguf import convert_adapter
+from edge_runtime import planner, transitions
+from edge_runtime.assistant import Assistant
+from edge_runtime.drivers.large_models import LogitDesk, RemoteLarge
+from edge_runtime.drivers.local_api import LocalApi
+from edge_runtime.drivers.outbox import Outbox
+from edge_runtime.drivers.trainer import Trainer
+from edge_runtime.settings import DeviceSettings
+from edge_runtime.state import (
+    AdapterFetched,
+    AdapterServed,
+    Announced,
+    DeviceState,
+    Event,
+    Offered,
+    OfferForgotten,
+    Settled,
+    TrainingEnded,
+    TrainingStarted,
+)
+from edge_runtime.training_job import TrainingResult, TrainingStep
+from fedpt.adapters import adapter_from_bytes
+from fedpt.blobs import BlobStore, Fetch, require_fetchable
+from fedpt.drivers.llama import LlamaModel
+from fedpt.drivers.mqtt import MqttLink, Publication, Received
+from fedpt.errors import FedptError, LargeModelError
+from fedpt.examples import read_examples
+from fedpt.gguf_file import weights_sha256
+from fedpt.ids import DeviceId, FederationId
+from fedpt.proxy_tuning import Coefficients
+from fedpt.wire.codec import decode, encode
+from fedpt.wire.messages import (
+    ChunkRequest,
+    CoordinatorStatus,
+    DeviceStatus,
+    LogitReply,
+    LogitRequest,
+    RoundAnnouncement,
+    UpdateOffer,
+    UpdateReceipt,
+)
+from fedpt.wire.topics import Chunk, FromCoordinator, ToDevice, Topics, parse
+
+_logger = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.5
+_MAX_ADAPTER_BYTES: Final = 512 * 1024 * 1024
+_STATUS_EVERY_S: Final = 2.0
+_INBOX_SIZE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Connected:
+    """The broker connection is there, for the first time or again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _TrainingOver:
+    announcement: RoundAnnouncement
+    result: TrainingResult | None
+    update: bytes
+    fault: str
+
+
+_Item = Received | _Connected | _TrainingOver | TrainingStep
+
+
+class DeviceDaemon:
+    """One device. `run` until `stop`."""
+
+    def __init__(self, settings: DeviceSettings) -> None:
+        """Load the model and check the data; nothing is sent yet.
+
+        Raises:
+            FedptError: A file is missing or damaged.
+        """
+        self._settings = settings
+        self._device = DeviceId(settings.name)
+        self._topics = Topics(FederationId(settings.federation))
+        self._inbox: queue.Queue[_Item] = queue.Queue(_INBOX_SIZE)
+        self._is_stopping = False
+        self._session = time.time_ns()
+        self._state = DeviceState(self._device)
+        self._store = BlobStore(settings.state_dir / "blobs")
+        self._outbox = Outbox(settings.state_dir / "outbox")
+        self._trainer = Trainer(settings)
+        self._fetch: Fetch | None = None
+        self._progress = 0.0
+        self._status_sent: tuple[DeviceStatus | None, float] = (None, 0.0)
+        self._bytes_at_round_start = 0
+        self._example_count = len(read_examples(settings.data))
+        self._model = LlamaModel(settings.small)
+        self._weights = weights_sha256(self._model.file)
+        self._desk = LogitDesk()
+        self._assistant = Assistant(self._model, settings.assistant, make_large=self._make_large)
+        self._api = LocalApi(self._assistant, settings.socket, status=self._describe)
+        self._link = MqttLink(
+            settings.broker,
+            self._device,
+            on_message=self._receive,
+            on_connected=lambda: self._inbox.put_nowait(_Connected()),
+            will=self._status_publication(DeviceStatus(session=self._session, activity="offline")),
+        )
+
+    def run(self) -> None:
+        """Take part until `stop` is called.
+
+        Raises:
+            BrokerError: The broker cannot be reached at the start.
+        """
+        topics = self._topics
+        self._link.subscribe(
+            topics.coordinator_status, topics.round, topics.inbox(self._device, "#")
+        )
+        self._link.start(timeout_s=self._settings.connect_timeout_s)
+        self._api.start()
+        _logger.info("device is up", extra={"device": self._device})
+        try:
+            while not self._is_stopping:
+                self._handle_next()
+                self._execute_plan()
+                self._publish_status()
+        finally:
+            self._shut_down()
+
+    def stop(self) -> None:
+        """Ask `run` to end; safe from signal handlers."""
+        self._is_stopping = True
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    def _receive(self, message: Received) -> None:
+        """On the network thread: logit replies go straight to who waits, all else to the inbox."""
+        if message.topic == self._topics.inbox(self._device, "logits"):
+            self._desk.deliver(decode(message.payload, LogitReply))
+        else:
+            self._inbox.put(message)
+
+    def _handle_next(self) -> None:
+        try:
+            item = self._inbox.get(timeout=_TICK_S)
+        except queue.Empty:
+            return
+        try:
+            self._handle(item)
+        except FedptError as error:  # a bad message never stops the daemon
+            _logger.warning("dropped: %s", error, extra={"code": error.code})
+
+    def _handle(self, item: _Item) -> None:
+        match item:
+            case Received():
+                self._handle_message(item)
+            case _Connected():
+                self._status_sent = (None, 0.0)
+                self._apply(OfferForgotten())
+            case TrainingStep(done=done, total=total):
+                self._progress = done / total
+            case _TrainingOver():
+                self._apply(TrainingEnded(self._keep_update(item), item.fault))
+            case _:
+                assert_never(item)
+
+    def _handle_message(self, message: Received) -> None:
+        match parse(message.topic):
+            case FromCoordinator("status"):
+                if decode(message.payload, CoordinatorStatus).online:
+                    self._apply(OfferForgotten())
+            case FromCoordinator("round"):
+                self._hear_announcement(decode(message.payload, RoundAnnouncement))
+            case ToDevice(_, "receipt"):
+                self._hear_receipt(decode(message.payload, UpdateReceipt))
+            case ToDevice(_, "want"):
+                self._send_chunks(decode(message.payload, ChunkRequest))
+            case Chunk(sha256, index, None):
+                self._keep_chunk(sha256, index, message.payload)
+            case other:
+                _logger.debug("ignored", extra={"what": other})
+
+    def _hear_announcement(self, announcement: RoundAnnouncement) -> None:
+        if not transitions.is_news(self._state, announcement):
+            return
+        steering = announcement.coefficients
+        self._assistant.coefficients = Coefficients(steering.alpha, steering.beta, steering.gamma)
+        event = Announced(
+            announcement,
+            adapter_here=announcement.adapter.sha256 in self._store,
+            offer=self._outbox.find(announcement),
+            is_settled=self._outbox.is_settled(announcement),
+        )
+        _logger.info(
+            "announced",
+            extra={"round": announcement.round, "phase": announcement.phase,
+                   "selected": self._device in announcement.selected},
+        )  # fmt: skip
+        self._apply(event)
+
+    def _hear_receipt(self, receipt: UpdateReceipt) -> None:
+        offer = self._state.offer
+        if offer is None or not transitions.settles(self._state, receipt):
+            return
+        self._outbox.settle(offer, receipt)
+        log = _logger.info if receipt.accepted else _logger.warning
+        log("update settled", extra={"accepted": receipt.accepted, "reason": receipt.reason})
+        self._apply(Settled())
+
+    def _apply(self, event: Event) -> None:
+        self._state = transitions.apply(self._state, event)
+
+    # -- executing -----------------------------------------------------------------------------
+
+    def _execute_plan(self) -> None:
+        for action in planner.plan(self._state, time.monotonic()):
+            try:
+                self._execute(action)
+            except FedptError as error:
+                _logger.warning("%s", error, extra={"action": type(action).__name__})
+
+    def _execute(self, action: planner.Action) -> None:
+        match action:
+            case planner.FetchAdapter(ref):
+                require_fetchable(ref, max_bytes=_MAX_ADAPTER_BYTES)
+                self._continue_fetch(ref.sha256)
+            case planner.ServeAdapter(sha256):
+                self._serve(sha256)
+            case planner.StartTraining(announcement):
+                self._start_training(announcement)
+            case planner.StopTraining():
+                self._trainer.stop()
+            case planner.Offer(offer):
+                self._publish(self._topics.device(self._device, "offer"), encode(offer))
+                self._apply(Offered(time.monotonic()))
+            case _:
+                assert_never(action)
+
+    def _continue_fetch(self, sha256: str) -> None:
+        announcement = self._state.announcement
+        if self._fetch is None or self._fetch.ref.sha256 != sha256:
+            assert announcement is not None  # planned from it
+            if self._fetch is not None:
+                self._link.unsubscribe(self._topics.coordinator_chunk(self._fetch.ref.sha256, "+"))
+            self._fetch = Fetch(announcement.adapter, self._store)
+            self._bytes_at_round_start = self._link.bytes_received
+            self._link.subscribe(self._topics.coordinator_chunk(sha256, "+"))
+        if self._fetch.is_complete:
+            self._finish_fetch()
+        elif indices := self._fetch.next_request(time.monotonic()):
+            request = ChunkRequest(sha256=sha256, indices=indices)
+            self._publish(self._topics.device(self._device, "want"), encode(request))
+
+    def _keep_chunk(self, sha256: str, index: int, content: bytes) -> None:
+        if self._fetch is not None and sha256 == self._fetch.ref.sha256:
+            self._fetch.accept(index, content, now=time.monotonic())
+
+    def _finish_fetch(self) -> None:
+        fetch = self._fetch
+        assert fetch is not None  # called by `_continue_fetch` only
+        fetch.finish()
+        self._link.unsubscribe(self._topics.coordinator_chunk(fetch.ref.sha256, "+"))
+        self._fetch = None
+        self._apply(AdapterFetched(fetch.ref.sha256))
+
+    def _serve(self, sha256: str) -> None:
+        """Convert, switch, then forget the adapters of before."""
+        path = self._settings.state_dir / "adapters" / f"{sha256}.gguf"
+        try:
+            if not path.is_file():
+                adapter = adapter_from_bytes(self._store.get(sha256))
+                convert_adapter(adapter, self._model.file, path)
+            self._assistant.switch(sha256, path)
+        except FedptError:
+            self._apply(AdapterServed(sha256, works=False))
+            raise
+        for old in path.parent.glob("*.gguf"):
+            if old != path:
+                old.unlink(missing_ok=True)
+        self._apply(AdapterServed(sha256))
+        _logger.info("assistant switched", extra={"adapter": sha256[:12]})
+
+    def _start_training(self, announcement: RoundAnnouncement) -> None:
+        name = f"{announcement.adapter.sha256} {self._device}"  # the same after a restart
+        seed = zlib.crc32(name.encode())
+        self._progress = 0.0
+        try:
+            self._trainer.start(
+                announcement,
+                self._store.path(announcement.adapter.sha256),
+                seed=seed,
+                on_step=self._inbox.put,
+                on_end=lambda result, update, fault: self._inbox.put(
+                    _TrainingOver(announcement, result, update, fault)
+                ),
+            )
+        except FedptError as error:
+            self._apply(TrainingEnded(None, str(error)))
+            raise
+        self._apply(TrainingStarted())
+        _logger.info("training started", extra={"round": announcement.round})
+
+    def _keep_update(self, over: _TrainingOver) -> UpdateOffer | None:
+        """Store a finished update, blob first, so that an offer never points to nothing."""
+        result, announcement = over.result, over.announcement
+        if result is None:
+            return None
+        offer = UpdateOffer(
+            run=announcement.run,
+            round=announcement.round,
+            base=announcement.adapter.sha256,
+            update=self._store.put(over.update),
+            example_count=result.example_count,
+            training_seconds=result.seconds,
+            loss=result.loss,
+            bytes_down=self._link.bytes_received - self._bytes_at_round_start,
+        )
+        self._outbox.put(offer)
+        _logger.info("training ended", extra={"round": offer.round, "loss": round(result.loss, 4),
+                                              "seconds": round(result.seconds, 1)})  # fmt: skip
+        return offer
+
+    def _send_chunks(self, request: ChunkRequest) -> None:
+        offer = self._state.offer
+        if offer is None or request.sha256 != offer.update.sha256:
+            return  # nothing else of ours is anybody's
+        for index in request.indices:
+            chunk = self._store.chunk(request.sha256, index)
+            if chunk:
+                self._publish(self._topics.device_chunk(self._device, request.sha256, index), chunk)
+
+    # -- telling -------------------------------------------------------------------------------
+
+    def _publish(self, topic: str, payload: bytes) -> None:
+        self._link.publish(Publication(topic, payload))
+
+    def _status(self) -> DeviceStatus:
+        return DeviceStatus(
+            session=self._session,
+            activity="training" if self._state.is_training else "idle",
+            example_count=self._example_count,
+            small_weights=self._weights,
+            adapter=self._state.served,
+            training_done=round(self._progress, 2) if self._state.is_training else 0.0,
+            fault=self._state.fault,
+        )
+
+    def _publish_status(self) -> None:
+        """Whenever it changes; mere progress at most every two seconds."""
+        status, (sent, at) = self._status(), self._status_sent
+        is_progress = sent is not None and _without_progress(sent) == _without_progress(status)
+        if status == sent or (is_progress and time.monotonic() - at < _STATUS_EVERY_S):
+            return
+        self._status_sent = (status, time.monotonic())
+        self._link.publish(self._status_publication(status))
+
+    def _status_publication(self, status: DeviceStatus) -> Publication:
+        return Publication(self._topics.device(self._device, "status"), encode(status), retain=True)
+
+    def _describe(self) -> dict[str, object]:
+        status = self._status()
+        return {
+            "device": self._device,
+            "connected": self._link.is_connected,
+            **{name: getattr(status, name) for name in status.__struct_fields__},
+        }
+
+    def _make_large(self) -> RemoteLarge:
+        deadline_s = self._settings.assistant.large_deadline_s
+        return RemoteLarge(
+            self._send_logit_request,
+            self._desk,
+            vocabulary_size=self._model.vocabulary_size,
+            deadline_s=deadline_s,
+        )
+
+    def _send_logit_request(self, request: LogitRequest, worker: str) -> None:
+        if not self._link.is_connected:
+            raise LargeModelError("the broker cannot be reached")
+        topics = self._topics
+        topic = (
+            topics.worker_logits(worker, self._device)
+            if worker
+            else topics.device(self._device, "logits")
+        )
+        expiry_s = int(self._settings.assistant.large_deadline_s) + 1
+        self._link.publish(Publication(topic, encode(request), qos=0, expiry_s=expiry_s))
+
+    def _shut_down(self) -> None:
+        self._api.stop()
+        self._trainer.stop()
+        offline = DeviceStatus(session=self._session, activity="offline")
+        self._link.publish_and_wait(self._status_publication(offline), timeout_s=2)
+        self._link.stop()
+        self._assistant.close()
+        self._model.close()
+        _logger.info("device is down", extra={"device": self._device})
+
+
+def _without_progress(status: DeviceStatus) -> DeviceStatus:
+    return msgspec.structs.replace(status, training_done=0.0)

@@ -1,0 +1,168 @@
+"""The assistant's door on the board: HTTP over a Unix socket that only its owner may use.
+
+`POST /answer` streams JSON lines: pieces, then the summary, or an error. `GET /status` says how the
+device is. Also the client for both, for the command line.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import httpx
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from edge_runtime.assistant import AnswerSummary, Assistant, Question
+from fedpt.errors import DeviceDownError, FedptError, UsageError
+
+_logger = logging.getLogger(__name__)
+
+_PATIENCE_S: Final = 600.0
+"""How long the client waits for the next piece: others may be answered first."""
+
+
+class AskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /answer`."""
+
+    question: str
+    mode: Literal["local", "steered"] = "steered"
+    max_tokens: int | None = None
+
+
+class AnswerLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A line of the reply: exactly one of the three."""
+
+    piece: str | None = None
+    summary: AnswerSummary | None = None
+    error: str | None = None
+
+
+class LocalApi:
+    """Serves an assistant on a Unix socket, on a thread of its own."""
+
+    def __init__(
+        self, assistant: Assistant, socket: Path, *, status: Callable[[], dict[str, object]]
+    ) -> None:
+        self._assistant = assistant
+        self._socket = socket
+        self._status = status
+        routes = [
+            Route("/answer", self._answer, methods=["POST"]),
+            Route("/status", self._get_status),
+        ]
+        config = uvicorn.Config(
+            Starlette(routes=routes), uds=str(socket), log_config=None, access_log=False, lifespan="off"
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="local-api", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._socket.parent.mkdir(parents=True, exist_ok=True)
+        self._socket.unlink(missing_ok=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening; a running answer is cut off."""
+        self._server.should_exit = True
+        self._server.force_exit = True
+        self._thread.join(5)
+        self._socket.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        before = os.umask(0o077)  # uvicorn makes the socket: for its owner only
+        try:
+            self._server.run()
+        except OSError:
+            _logger.exception("the local API cannot listen")
+        finally:
+            os.umask(before)
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            body = msgspec.json.decode(await request.body(), type=AskBody)
+        except msgspec.MsgspecError as error:
+            return JSONResponse({"error": f"not a question: {error}"}, status_code=400)
+        question = Question(body.question, body.mode, body.max_tokens)
+        return StreamingResponse(self._lines(question), media_type="application/x-ndjson")
+
+    def _lines(self, question: Question) -> Iterator[bytes]:
+        try:
+            for item in self._assistant.answer(question):
+                yield _line(item)
+        except FedptError as error:
+            yield msgspec.json.encode(AnswerLine(error=str(error))) + b"\n"
+
+    async def _get_status(self, _: Request) -> Response:
+        return JSONResponse(self._status())
+
+
+def _line(item: str | AnswerSummary) -> bytes:
+    line = AnswerLine(piece=item) if isinstance(item, str) else AnswerLine(summary=item)
+    return msgspec.json.encode(line) + b"\n"
+
+
+def ask_daemon(socket: Path, question: Question) -> Iterator[str | AnswerSummary]:
+    """Ask the assistant of a running device daemon.
+
+    Raises:
+        DeviceDownError: No daemon listens there.
+        UsageError: It refuses the question.
+    """
+    body = AskBody(question=question.text, mode=question.mode, max_tokens=question.max_tokens)
+    with (
+        _translated(socket),
+        _client(socket) as client,
+        client.stream("POST", "http://device/answer", content=msgspec.json.encode(body)) as reply,
+    ):
+        if reply.is_error:
+            raise UsageError(reply.read().decode(errors="replace"))
+        for text in reply.iter_lines():
+            line = msgspec.json.decode(text, type=AnswerLine)
+            if line.error is not None:
+                raise UsageError(line.error)
+            item = line.piece if line.summary is None else line.summary
+            if item is not None:
+                yield item
+
+
+def is_served(socket: Path) -> bool:
+    """Whether a daemon listens there."""
+    try:
+        daemon_status(socket)
+    except DeviceDownError:
+        return False
+    return True
+
+
+def daemon_status(socket: Path) -> dict[str, object]:
+    """How a running device daemon is.
+
+    Raises:
+        DeviceDownError: No daemon listens there.
+    """
+    with _translated(socket), _client(socket) as client:
+        status: dict[str, object] = client.get("http://device/status").json()
+        return status
+
+
+def _client(socket: Path) -> httpx.Client:
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=_PATIENCE_S)
+
+
+@contextlib.contextmanager
+def _translated(socket: Path) -> Iterator[None]:
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise DeviceDownError(
+            f"no device daemon listens at {socket} ({error}); start it with 'fedpt device run'"
+        ) from error

@@ -1,0 +1,88 @@
+"""The training process, from the daemon's side: start, hear of progress, collect the result."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from edge_runtime.settings import DeviceSettings
+from edge_runtime.training_job import UPDATE_NAME, TrainingJob, TrainingResult, TrainingStep
+from fedpt.drivers.child_process import ChildProcess
+from fedpt.errors import FedptError
+from fedpt.job_folder import read_result, write_job
+from fedpt.wire.messages import RoundAnnouncement
+
+_logger = logging.getLogger(__name__)
+
+OnStep = Callable[[TrainingStep], None]
+OnEnd = Callable[[TrainingResult | None, bytes, str], None]
+"""Result and update's blob, or None, nothing, and the reason."""
+
+
+class Trainer:
+    """At most one training at a time, in a folder of its own."""
+
+    def __init__(self, settings: DeviceSettings) -> None:
+        self._settings = settings
+        self._child: ChildProcess | None = None
+
+    def start(
+        self,
+        announcement: RoundAnnouncement,
+        adapter: Path,
+        *,
+        seed: int,
+        on_step: OnStep,
+        on_end: OnEnd,
+    ) -> None:
+        """Start to train from `adapter`; the callbacks come from another thread.
+
+        Raises:
+            FedptError: It cannot be started.
+        """
+        folder = self._settings.state_dir / "training"
+        shutil.rmtree(folder, ignore_errors=True)
+        job = TrainingJob(
+            small=str(self._settings.small),
+            adapter=str(adapter),
+            data=str(self._settings.data),
+            plan=announcement.training,
+            seed=seed,
+            threads=self._settings.training_threads or os.cpu_count() or 1,
+        )
+        write_job(folder, job)
+        self._child = ChildProcess(
+            "edge_runtime.training",
+            [str(folder)],
+            on_line=lambda line: _hear(line, on_step),
+            on_end=lambda code, errors: _collect(folder, code, errors, on_end),
+            niceness=self._settings.training_niceness,
+        )
+
+    def stop(self) -> None:
+        """End the training, if one runs."""
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+
+
+def _hear(line: bytes, on_step: OnStep) -> None:
+    try:
+        on_step(msgspec.json.decode(line, type=TrainingStep))
+    except msgspec.MsgspecError:
+        _logger.debug("the training process says %r", line)
+
+
+def _collect(folder: Path, code: int, errors: str, on_end: OnEnd) -> None:
+    try:
+        result = read_result(folder, TrainingResult)
+        update = (folder / UPDATE_NAME).read_bytes()
+    except (FedptError, OSError):
+        _logger.warning("training failed", extra={"exit_code": code, "output": errors[-2000:]})
+        reason = errors.strip().rpartition("\n")[2] or f"its process ended with code {code}"
+        on_end(None, b"", reason)
+        return
+    on_end(result, update, "")

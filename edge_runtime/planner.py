@@ -1,0 +1,93 @@
+"""What a device does next: a pure function of its state and the time.
+
+The order of the rules is their priority. An action is planned until its effect shows in the state.
+"""
+
+from dataclasses import dataclass
+
+from edge_runtime.state import DeviceState
+from fedpt.wire.messages import BlobRef, RoundAnnouncement, UpdateOffer
+
+_OFFER_AGAIN_S = 10.0
+"""An offer without a receipt is repeated: the broker may have lost either."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchAdapter:
+    """Get the announced adapter's blob."""
+
+    ref: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
+class ServeAdapter:
+    """Convert the adapter and switch the assistant to it."""
+
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTraining:
+    """Train from the announced adapter, in a child process."""
+
+    announcement: RoundAnnouncement
+
+
+@dataclass(frozen=True, slots=True)
+class StopTraining:
+    """The round that we train for is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Tell the coordinator of our update."""
+
+    offer: UpdateOffer
+
+
+Action = FetchAdapter | ServeAdapter | StartTraining | StopTraining | Offer
+
+
+def plan(state: DeviceState, now: float) -> list[Action]:
+    """The actions that are due.
+
+    Args:
+        state: What the device knows.
+        now: Seconds of a monotonic clock.
+    """
+    announcement = state.announcement
+    if announcement is None:
+        return []
+    adapter = announcement.adapter
+    actions: list[Action] = []
+    if not state.adapter_here:
+        actions.append(FetchAdapter(adapter))
+    elif adapter.sha256 not in (state.served, state.unservable):
+        actions.append(ServeAdapter(adapter.sha256))
+    if state.is_training and not _wants_update(state, announcement):
+        actions.append(StopTraining())
+    if _should_train(state, announcement):
+        actions.append(StartTraining(announcement))
+    if state.offer is not None and _should_offer(state, announcement, now):
+        actions.append(Offer(state.offer))
+    return actions
+
+
+def _wants_update(state: DeviceState, announcement: RoundAnnouncement) -> bool:
+    return announcement.phase == "training" and state.device in announcement.selected
+
+
+def _should_train(state: DeviceState, announcement: RoundAnnouncement) -> bool:
+    return (
+        _wants_update(state, announcement)
+        and state.adapter_here
+        and not state.is_training
+        and state.offer is None
+        and not state.fault
+    )
+
+
+def _should_offer(state: DeviceState, announcement: RoundAnnouncement, now: float) -> bool:
+    if state.is_settled or not _wants_update(state, announcement):
+        return False
+    return state.offered_at is None or now - state.offered_at >= _OFFER_AGAIN_S

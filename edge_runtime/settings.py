@@ -1,0 +1,44 @@
+"""What an operator can set on a device."""
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field
+
+from fedpt.settings import BrokerSettings, Name, Settings
+
+ENVIRONMENT_PREFIX: Final = "FEDPT_DEVICE"
+
+
+class AssistantSettings(Settings):
+    """How the assistant answers."""
+
+    context_tokens: int = Field(1024, ge=64, description="longest question and answer, tokens")
+    answer_tokens: int = Field(128, ge=1, description="longest answer, tokens")
+    threads: int | None = Field(None, ge=1, description="threads for llama.cpp; unset: all cores")
+    system_prompt: str = Field("", description="set before every question")
+    large_deadline_s: float = Field(
+        5.0, gt=0, description="how long to wait for the large model before answering alone, s"
+    )
+
+
+class DeviceSettings(Settings):
+    """Everything of `fedpt device run` and `fedpt ask`."""
+
+    name: Name = Field(description="this device's name: its MQTT client id and topic level")
+    federation: Name = Field("home", description="the federation that it belongs to")
+    small: Path = Field(description="the small model, a GGUF file")
+    data: Path = Field(description="private examples, JSONL")
+    state_dir: Path = Field(description="folder for adapters and updates")
+    broker: BrokerSettings = BrokerSettings()
+    assistant: AssistantSettings = AssistantSettings()
+    training_threads: int | None = Field(
+        None, ge=1, description="threads for training; unset: all cores"
+    )
+    training_niceness: int = Field(10, ge=0, le=19, description="19 gives way to everything else")
+    connect_timeout_s: float = Field(30.0, gt=0, description="wait for the broker at the start, s")
+
+    @property
+    def socket(self) -> Path:
+        """Where the assistant listens."""
+        return self.state_dir / "assistant.sock"

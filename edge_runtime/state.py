@@ -1,0 +1,106 @@
+"""A device's part in a federation, as values: what it knows, and what can happen to it.
+
+```
+announcement ──► adapter fetched ──► training ──► trained ──► offered ──► settled
+     │                │ (selected)        └─ failed: told in the status, not tried again
+     └ a new one      └ served by the assistant, selected or not
+       abandons all of this
+```
+Decisions are in `planner`, changes in `transitions`; neither does I/O.
+"""
+
+from dataclasses import dataclass
+
+from fedpt.ids import DeviceId
+from fedpt.wire.messages import RoundAnnouncement, UpdateOffer
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """All that decisions depend on."""
+
+    device: DeviceId
+    announcement: RoundAnnouncement | None = None
+    adapter_here: bool = False
+    """Whether the announced adapter's blob is in our store."""
+    served: str = ""
+    """The adapter that the assistant answers with."""
+    unservable: str = ""
+    """An adapter that could not be converted or loaded; not tried again."""
+    is_training: bool = False
+    offer: UpdateOffer | None = None
+    """Our finished update for the announced round."""
+    offered_at: float | None = None
+    """When it was last offered, seconds of a monotonic clock."""
+    is_settled: bool = False
+    """Whether the coordinator has had its last word on it."""
+    fault: str = ""
+    """Why this device cannot train in the announced round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """The coordinator has announced something that we did not know."""
+
+    announcement: RoundAnnouncement
+    adapter_here: bool
+    offer: UpdateOffer | None
+    """An update for this very round that an earlier life of ours left."""
+    is_settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFetched:
+    """The announced adapter is in our store."""
+
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterServed:
+    """The assistant answers with this adapter now, or (`works` false) cannot."""
+
+    sha256: str
+    works: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStarted:
+    """The child process runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingEnded:
+    """The child process has left an update, or `fault` says why not."""
+
+    offer: UpdateOffer | None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """We have told the coordinator of our update."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class OfferForgotten:
+    """The coordinator may not know of our offer: it, or our connection, began anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The coordinator's receipt for our update has come."""
+
+
+Event = (
+    Announced
+    | AdapterFetched
+    | AdapterServed
+    | TrainingStarted
+    | TrainingEnded
+    | Offered
+    | OfferForgotten
+    | Settled
+)

@@ -1,0 +1,52 @@
+"""`python -m edge_runtime.training FOLDER`: do the training job that lies in FOLDER.
+
+Started by the device daemon; ends with it. Progress goes to standard output as JSON lines, an
+expected failure as one line to standard error with exit code 1.
+"""
+
+import sys
+from pathlib import Path
+
+import msgspec
+import torch
+
+from edge_runtime.training.trainer import encode_for, require_base, train
+from edge_runtime.training_job import UPDATE_NAME, TrainingJob, TrainingStep
+from fedpt.adapters import adapter_from_bytes, adapter_to_bytes
+from fedpt.drivers.child_process import end_with_parent
+from fedpt.drivers.llama import LlamaModel
+from fedpt.errors import FedptError
+from fedpt.examples import read_examples
+from fedpt.files import write_bytes
+from fedpt.job_folder import read_job, write_result
+
+
+def main(folder: Path) -> None:
+    """Train, then leave the update and the result.
+
+    Raises:
+        FedptError: Anything expected; the caller prints it.
+    """
+    job = read_job(folder, TrainingJob)
+    torch.set_num_threads(job.threads)
+    adapter = adapter_from_bytes(Path(job.adapter).read_bytes())
+    examples = read_examples(Path(job.data))
+    with LlamaModel(Path(job.small), vocabulary_only=True) as model:
+        require_base(adapter, model)
+        encoded = encode_for(model, examples, room=job.plan.context_tokens)
+        trained = train(model, adapter, encoded, job.plan, seed=job.seed, on_step=_report)
+    write_bytes(folder / UPDATE_NAME, adapter_to_bytes(trained.adapter))
+    write_result(folder, trained.result)
+
+
+def _report(step: TrainingStep) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(step) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    try:
+        main(Path(sys.argv[1]))
+    except FedptError as failure:
+        sys.exit(str(failure))

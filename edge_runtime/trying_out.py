@@ -1,0 +1,60 @@
+"""An assistant in this very process: for trying models out, and for when the daemon is down."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from edge_runtime.assistant import Assistant
+from edge_runtime.drivers.large_models import LocalLarge
+from edge_runtime.generation import LargeModel
+from edge_runtime.settings import AssistantSettings, DeviceSettings
+from fedpt.drivers.llama import CachedSequence, LlamaContext, LlamaModel
+from fedpt.vocabulary import require_same_vocabulary
+
+
+def open_assistant(
+    stack: ExitStack, small: Path, adapter: Path | None, large: Path | None, *, system: str
+) -> Assistant:
+    """An assistant of models by hand; `stack` frees them.
+
+    Raises:
+        ArtifactError: A file is missing or damaged, or they do not fit together.
+    """
+    settings = AssistantSettings(system_prompt=system)
+    model = stack.enter_context(LlamaModel(small))
+    if large is None:
+        return _assistant(stack, model, settings, adapter)
+    large_model = stack.enter_context(LlamaModel(large))
+    require_same_vocabulary(model.vocabulary, large_model.vocabulary)
+    context = stack.enter_context(
+        LlamaContext(large_model, tokens=settings.context_tokens, threads=settings.threads)
+    )
+    sequence = CachedSequence(context)
+    return _assistant(stack, model, settings, adapter, make_large=lambda: LocalLarge(sequence))
+
+
+def open_device_assistant(stack: ExitStack, settings: DeviceSettings) -> Assistant:
+    """A device's assistant with the adapter that its daemon served last; local mode only.
+
+    Raises:
+        ArtifactError: A file is missing or damaged.
+    """
+    model = stack.enter_context(LlamaModel(settings.small))
+    adapters = sorted((settings.state_dir / "adapters").glob("*.gguf"))
+    newest = max(adapters, key=lambda path: path.stat().st_mtime) if adapters else None
+    return _assistant(stack, model, settings.assistant, newest)
+
+
+def _assistant(
+    stack: ExitStack,
+    model: LlamaModel,
+    settings: AssistantSettings,
+    adapter: Path | None,
+    *,
+    make_large: Callable[[], LargeModel] | None = None,
+) -> Assistant:
+    assistant = Assistant(model, settings, make_large=make_large)
+    stack.callback(assistant.close)
+    if adapter is not None:
+        assistant.switch(adapter.stem, adapter)
+    return assistant

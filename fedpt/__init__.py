@@ -1,0 +1,1 @@
+"""What a federation's coordinator and its devices agree on."""

@@ -1,0 +1,240 @@
+"""LoRA adapters as they travel and as PEFT stores them.
+
+On the wire an adapter is one safetensors blob: PEFT's own tensors, half precision, with the
+manifest in the file's metadata. Its id is the sha256 of those bytes. On disk it is a PEFT folder
+(`adapter_config.json`, `adapter_model.safetensors`) that any PEFT program loads. How an adapter
+becomes GGUF is `converters.adapter_to_gguf`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from fedpt.errors import AdapterError, WrongBaseError
+from fedpt.files import folder_written_aside
+from fedpt.ids import Sha256, is_sha256
+
+AdapterTensors: TypeAlias = dict[str, npt.NDArray[np.float32]]
+"""By PEFT's names (`base_model.model.<module>.lora_A.weight`): A is `(r, in)`, B `(out, r)`."""
+
+TENSOR_PREFIX: Final = "base_model.model."
+CONFIG_NAME: Final = "adapter_config.json"
+TENSORS_NAME: Final = "adapter_model.safetensors"
+
+_MANIFEST_KEY: Final = "fedpt"
+_SUPPORTED_CONFIG: Final = {
+    "use_dora": (False, "DoRA changes more than a low-rank product"),
+    "bias": ("none", "biases are not part of a low-rank adapter"),
+    "modules_to_save": (None, "whole modules beside the adapter are not supported"),
+    "rank_pattern": ({}, "one rank for all modules is supported"),
+    "alpha_pattern": ({}, "one alpha for all modules is supported"),
+}
+
+
+class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter is for, and how its factors scale: ``alpha / rank * B @ A``."""
+
+    base_weights: str
+    """`fedpt.gguf_file.weights_sha256` of the base model."""
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter in memory."""
+
+    manifest: AdapterManifest
+    tensors: AdapterTensors
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are trained."""
+        return sum(tensor.size for tensor in self.tensors.values())
+
+
+def adapter_to_bytes(adapter: Adapter) -> bytes:
+    """The adapter as the blob that travels: float16 safetensors with its manifest."""
+    halves = {name: tensor.astype(np.float16) for name, tensor in sorted(adapter.tensors.items())}
+    return save(halves, {_MANIFEST_KEY: msgspec.json.encode(adapter.manifest).decode()})
+
+
+def adapter_from_bytes(content: bytes) -> Adapter:
+    """Read an adapter's blob, trusting nothing in it.
+
+    Raises:
+        AdapterError: It is damaged, has no manifest, or holds a value that is not finite. The
+            daemons refuse such an update with the error's code.
+    """
+    try:
+        manifest = msgspec.json.decode(_metadata(content)[_MANIFEST_KEY], type=AdapterManifest)
+        tensors = {name: tensor.astype(np.float32) for name, tensor in load(content).items()}
+    except (SafetensorError, msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"damaged adapter: {type(error).__name__}: {error}") from error
+    adapter = Adapter(manifest, tensors)
+    _check(adapter)
+    return adapter
+
+
+def read_peft_folder(folder: Path, *, base_weights: Sha256) -> Adapter:
+    """Read a PEFT adapter from its folder.
+
+    A folder that we wrote names its base; one from elsewhere does not, and is taken to be for
+    `base_weights`.
+
+    Raises:
+        AdapterError: A file is missing or damaged, or the adapter is of a kind we cannot serve.
+        WrongBaseError: It names another base.
+    """
+    config = _read_config(folder / CONFIG_NAME)
+    stated = str(config.get("fedpt_base_weights", base_weights))
+    if stated != base_weights:
+        raise wrong_base(str(folder), stated, base_weights)
+    try:
+        content = (folder / TENSORS_NAME).read_bytes()
+        tensors = {name: tensor.astype(np.float32) for name, tensor in load(content).items()}
+    except (OSError, SafetensorError, TypeError) as error:
+        raise AdapterError(f"cannot read {folder / TENSORS_NAME}: {error}") from error
+    rank = int(config["r"])
+    scale = rank**0.5 if config.get("use_rslora") else 1.0
+    manifest = AdapterManifest(
+        base_weights=base_weights,
+        rank=rank,
+        alpha=float(config["lora_alpha"]) * scale,  # rsLoRA divides by sqrt(rank) instead
+        target_modules=tuple(sorted({_module_kind(name) for name in tensors})),
+    )
+    adapter = Adapter(manifest, tensors)
+    _check(adapter)
+    return adapter
+
+
+def write_peft_folder(adapter: Adapter, folder: Path) -> None:
+    """Write a folder that PEFT and `read_peft_folder` load, whole or not at all.
+
+    Raises:
+        StorageError: It could not be written.
+    """
+    manifest = adapter.manifest
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": manifest.rank,
+        "lora_alpha": manifest.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": list(manifest.target_modules),
+        "inference_mode": True,
+        "fedpt_base_weights": manifest.base_weights,
+    }
+    with folder_written_aside(folder) as aside:
+        (aside / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (aside / TENSORS_NAME).write_bytes(save(adapter.tensors, {"format": "pt"}))
+
+
+def initial_adapter(
+    shapes: Mapping[str, tuple[int, int]], manifest: AdapterManifest, rng: np.random.Generator
+) -> Adapter:
+    """An adapter that changes nothing yet: A as PEFT draws it (Kaiming uniform), B zero.
+
+    All devices of a first round start from the same A, or averaging their factors means nothing.
+
+    Args:
+        shapes: Module path (`model.layers.0.self_attn.q_proj`) to its `(out, in)`.
+        manifest: Rank, alpha and targets; modules not among the targets are skipped.
+        rng: Where A comes from.
+    """
+    tensors: AdapterTensors = {}
+    for module, (rows, columns) in shapes.items():
+        if module.rpartition(".")[2] not in manifest.target_modules:
+            continue
+        bound = columns**-0.5  # kaiming_uniform_(a=sqrt(5)) over the input width
+        first = rng.uniform(-bound, bound, (manifest.rank, columns)).astype(np.float32)
+        tensors[f"{TENSOR_PREFIX}{module}.lora_A.weight"] = first
+        tensors[f"{TENSOR_PREFIX}{module}.lora_B.weight"] = np.zeros(
+            (rows, manifest.rank), np.float32
+        )
+    if not tensors:
+        raise AdapterError(f"no module of the model is among {list(manifest.target_modules)}")
+    return Adapter(manifest, tensors)
+
+
+def require_same_form(adapter: Adapter, reference: Adapter) -> None:
+    """Refuse an adapter that cannot be averaged with, or take the place of, `reference`.
+
+    Raises:
+        WrongBaseError: They are for different base models.
+        AdapterError: Rank, alpha, tensor names or shapes differ.
+    """
+    if adapter.manifest.base_weights != reference.manifest.base_weights:
+        raise wrong_base("the adapter", adapter.manifest.base_weights,
+                         reference.manifest.base_weights)  # fmt: skip
+    if adapter.manifest != reference.manifest:
+        raise AdapterError(f"the adapter is {adapter.manifest}, not {reference.manifest}")
+    shapes = {name: tensor.shape for name, tensor in adapter.tensors.items()}
+    expected = {name: tensor.shape for name, tensor in reference.tensors.items()}
+    if shapes != expected:
+        odd = sorted(set(shapes.items()) ^ set(expected.items()))[0]
+        raise AdapterError(f"the adapter's tensors differ from those expected, first at {odd}")
+
+
+def wrong_base(what: str, stated: str, expected: str) -> WrongBaseError:
+    """The error for an adapter that meets another base than its own."""
+    return WrongBaseError(
+        f"{what} was trained on the base model {stated[:12]}…, but this one is {expected[:12]}…;"
+        " use the model that it was trained on, or train it again"
+    )
+
+
+def _check(adapter: Adapter) -> None:
+    """Every A has its B, ranks fit, nothing is NaN or infinite."""
+    rank = adapter.manifest.rank
+    if not is_sha256(adapter.manifest.base_weights) or rank < 1:
+        raise AdapterError(f"the adapter's manifest makes no sense: {adapter.manifest}")
+    if not adapter.tensors:
+        raise AdapterError("the adapter has no tensors")
+    for name, tensor in adapter.tensors.items():
+        module, _, factor = name.removesuffix(".weight").rpartition(".")
+        partner = {"lora_A": "lora_B", "lora_B": "lora_A"}.get(factor)
+        if partner is None or f"{module}.{partner}.weight" not in adapter.tensors:
+            raise AdapterError(f"tensor {name!r} is no half of a LoRA pair")
+        axis = 0 if factor == "lora_A" else 1
+        if tensor.ndim != 2 or tensor.shape[axis] != rank:  # noqa: PLR2004  # a matrix
+            raise AdapterError(f"tensor {name!r} is {tensor.shape}, which does not fit rank {rank}")
+        if not np.isfinite(tensor).all():
+            raise AdapterError(f"tensor {name!r} holds values that are not finite")
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """safetensors: eight bytes of length, then a JSON header with `__metadata__`."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    metadata: dict[str, str] = header["__metadata__"]
+    return metadata
+
+
+def _read_config(path: Path) -> dict[str, Any]:  # Any: PEFT's config is free-form JSON
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        int(config["r"]), float(config["lora_alpha"])
+    except FileNotFoundError:
+        raise AdapterError(f"no such file: {path}; a PEFT adapter's folder was expected") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{path} is no PEFT LoRA configuration: {error!r}") from error
+    for key, (supported, reason) in _SUPPORTED_CONFIG.items():
+        if config.get(key) not in (supported, None):
+            raise AdapterError(f"{path}: {key} = {config[key]!r}: {reason}")
+    return config
+
+
+def _module_kind(tensor_name: str) -> str:
+    """`...layers.0.self_attn.q_proj.lora_A.weight` -> `q_proj`."""
+    return tensor_name.split(".lora_", maxsplit=1)[0].rpartition(".")[2]

@@ -1,0 +1,97 @@
+"""Child processes that end with their parent, however the parent ends."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fedpt.errors import FedptError
+
+_PR_SET_PDEATHSIG: Final = 1
+_GRACE_S: Final = 5.0
+_STDERR_LINES: Final = 40
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to end this process when its parent ends, also by SIGKILL. Linux only."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended in between
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class ChildProcess:
+    """`python -m MODULE ARGUMENTS` in the background, line by line.
+
+    `on_line` gets each line of its standard output and `on_end` its exit code and the last lines of
+    its standard error; both are called on a thread of the child's own.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        on_line: Callable[[bytes], None],
+        on_end: Callable[[int, str], None],
+        niceness: int = 0,
+    ) -> None:
+        """Start it.
+
+        Raises:
+            FedptError: The system cannot start a process.
+        """
+        command = [sys.executable, "-m", module, *arguments]
+        if niceness:
+            command = ["nice", "-n", str(niceness), *command]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for the parent, which then stops its children
+            )
+        except OSError as error:
+            raise FedptError(f"cannot start {module}: {error.strerror}") from error
+        self._errors: list[str] = []
+        self._on_line = on_line
+        self._on_end = on_end
+        self._stderr_reader = threading.Thread(target=self._read_errors, daemon=True)
+        self._reader = threading.Thread(target=self._read, name=module, daemon=True)
+        self._stderr_reader.start()
+        self._reader.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End it: politely, then by force. `on_end` is still called."""
+        if self.is_running:
+            self._process.terminate()
+            try:
+                self._process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._reader.join(_GRACE_S)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # PIPE was asked for
+        for line in self._process.stdout:
+            self._on_line(line)
+        code = self._process.wait()
+        self._stderr_reader.join(_GRACE_S)
+        self._on_end(code, "\n".join(self._errors))
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None  # PIPE was asked for
+        for line in self._process.stderr:
+            self._errors.append(line.decode(errors="replace").rstrip())
+            del self._errors[:-_STDERR_LINES]

@@ -1,0 +1,330 @@
+"""llama.cpp through its low-level API: one model in memory, several contexts over it.
+
+Expert and antiexpert are one `LlamaModel` with two `LlamaContext`s, an adapter set on one of them.
+A context is not thread safe, and contexts of one process fight for the same cores: call all of them
+from one thread at a time. Every file is checked by us before libllama opens it, for it crashes on
+damaged ones; and it reports failure by null pointers, which ctypes makes objects, not None.
+"""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+
+from fedpt.adapter_file import require_adapter_fits
+from fedpt.errors import ArtifactError, ModelFileError, UsageError
+from fedpt.gguf_file import GgufFile, read_gguf
+from fedpt.proxy_tuning import Logits
+from fedpt.vocabulary import Vocabulary, vocabulary_of
+
+# Decoding collapses when another process wants the same cores and OpenMP's threads spin: 110 to
+# under 30 tokens/s, measured. libgomp reads these when it is loaded: they stand before the import.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+import llama_cpp as ll
+
+_BATCH_TOKENS: Final = 512
+_PIECE_BYTES: Final = 256
+_NO_KV_SLOT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive tokens of one sequence; logits are wanted after the last `wanted` of them."""
+
+    sequence: int
+    position: int
+    tokens: Sequence[int]
+    wanted: int = 1
+
+
+class LlamaModel:
+    """A GGUF model's weights and tokenizer."""
+
+    def __init__(self, path: Path, *, vocabulary_only: bool = False) -> None:
+        """Load it.
+
+        Raises:
+            ModelFileError: It is missing, damaged, or not supported by this llama.cpp.
+        """
+        self.file: GgufFile = read_gguf(path)
+        self.vocabulary: Vocabulary = vocabulary_of(self.file)
+        _silence()
+        parameters = ll.llama_model_default_params()
+        parameters.vocab_only = vocabulary_only
+        self._model: Any = ll.llama_model_load_from_file(str(path).encode(), parameters)
+        if not self._model:
+            raise ModelFileError(
+                f"llama.cpp cannot load {path} (architecture {self.file.architecture!r})"
+            )
+        self._vocab: Any = ll.llama_model_get_vocab(self._model)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens that mean something, and the width `V` of a row of logits.
+
+        The padding rows that some families have at the end of their embedding are cut here: small
+        and large models of one family are padded differently.
+        """
+        return len(self.vocabulary.tokens)
+
+    @property
+    def handle(self) -> Any:  # Any: a ctypes pointer
+        """For `LlamaContext` only."""
+        return self._model
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a text, nothing added.
+
+        `special`: spellings such as <|im_end|> are one token.
+        """
+        data = text.encode()
+        room = len(data) + 8  # a token is at least a byte
+        ids = (ll.llama_token * room)()
+        count = ll.llama_tokenize(self._vocab, data, len(data), ids, room, False, special)
+        if count < 0:
+            raise ModelFileError(f"{self.file.path}: its tokenizer failed on {text[:40]!r}")
+        return list(ids[:count])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for; of a special token none."""
+        buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+        size = ll.llama_token_to_piece(self._vocab, token, buffer, _PIECE_BYTES, 0, False)
+        if size < 0:
+            buffer = ctypes.create_string_buffer(-size)
+            size = ll.llama_token_to_piece(self._vocab, token, buffer, -size, 0, False)
+        return buffer.raw[:size]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones left out, bytes that are no UTF-8 replaced."""
+        return b"".join(self.piece(token) for token in tokens).decode("utf-8", errors="replace")
+
+    def is_end(self, token: int) -> bool:
+        """Whether generation stops at this token."""
+        return bool(ll.llama_vocab_is_eog(self._vocab, token))
+
+    @property
+    def end_token(self) -> int:
+        """The token that ends an answer: end of turn, else end of text."""
+        of_turn = ll.llama_vocab_eot(self._vocab)
+        return int(of_turn if of_turn >= 0 else ll.llama_vocab_eos(self._vocab))
+
+    @property
+    def begin_token(self) -> int | None:
+        """The token that every text begins with, if the model wants one."""
+        wanted = ll.llama_vocab_get_add_bos(self._vocab)
+        return int(ll.llama_vocab_bos(self._vocab)) if wanted else None
+
+    @property
+    def chat_template(self) -> str:
+        """The model's Jinja chat template; empty if it has none."""
+        return str(self.file.metadata.get("tokenizer.chat_template", ""))
+
+    def close(self) -> None:
+        """Free it; its contexts must be closed before."""
+        if self._model:
+            ll.llama_model_free(self._model)
+            self._model = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class LlamaContext:
+    """A KV cache over a model, with an adapter of its own or none."""
+
+    def __init__(
+        self,
+        model: LlamaModel,
+        *,
+        tokens: int,
+        sequences: int = 1,
+        threads: int | None = None,
+        adapter: Path | None = None,
+    ) -> None:
+        """Make one.
+
+        Args:
+            model: Must outlive the context.
+            tokens: Room in the cache, shared by all sequences.
+            sequences: How many independent texts it can hold at a time.
+            threads: None: all but hyper-threads, as the operating system tells.
+            adapter: A GGUF adapter for this model.
+
+        Raises:
+            AdapterError: The adapter is damaged or does not fit.
+            ModelFileError: No memory for the context.
+        """
+        self.model = model
+        self.tokens = tokens
+        self.sequences = sequences
+        parameters = ll.llama_context_default_params()
+        parameters.n_ctx = tokens
+        parameters.n_batch = parameters.n_ubatch = _BATCH_TOKENS
+        parameters.n_seq_max = sequences
+        parameters.kv_unified = True  # a sequence may use what the others leave
+        parameters.n_threads = parameters.n_threads_batch = threads or os.cpu_count() or 1
+        self._lora: Any = None
+        self._context: Any = ll.llama_init_from_model(model.handle, parameters)
+        if not self._context:
+            raise ModelFileError(f"no memory for {tokens} tokens of context of {model.file.path}")
+        self._memory: Any = ll.llama_get_memory(self._context)
+        self._batch: Any = ll.llama_batch_init(_BATCH_TOKENS, 0, 1)
+        if adapter is not None:
+            self._set_adapter(adapter)
+
+    def evaluate(self, runs: Sequence[Run]) -> list[Logits]:
+        """Add tokens to their sequences and give the logits that were wanted.
+
+        Returns:
+            For each run `(wanted, V)`, copied out of libllama.
+
+        Raises:
+            UsageError: The cache is full, or a token is not in the vocabulary.
+        """
+        self._require_known_tokens(runs)
+        rows = [np.empty((run.wanted, self.model.vocabulary_size), np.float32) for run in runs]
+        flat = [
+            (
+                index,
+                run.sequence,
+                run.position + offset,
+                token,
+                offset - len(run.tokens) + run.wanted,
+            )
+            for index, run in enumerate(runs)
+            for offset, token in enumerate(run.tokens)
+        ]
+        for start in range(0, len(flat), _BATCH_TOKENS):
+            self._decode(flat[start : start + _BATCH_TOKENS], rows)
+        return rows
+
+    def forget(self, sequence: int, position: int = 0) -> None:
+        """Drop a sequence's tokens from `position` on.
+
+        Raises:
+            ModelFileError: This architecture cannot drop a part (recurrent models).
+        """
+        if not ll.llama_memory_seq_rm(self._memory, sequence, position, -1):
+            raise ModelFileError(
+                f"{self.model.file.path}: {self.model.file.architecture!r} models cannot go back in"
+                " their cache"
+            )
+
+    def share(self, source: int, target: int) -> None:
+        """Let `target`, which must be empty, begin with all that `source` holds."""
+        ll.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def close(self) -> None:
+        """Free it."""
+        if self._context:
+            ll.llama_batch_free(self._batch)
+            ll.llama_free(self._context)
+            self._context = None
+        if self._lora:
+            ll.llama_adapter_lora_free(self._lora)
+            self._lora = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _set_adapter(self, path: Path) -> None:
+        require_adapter_fits(path, self.model.file)
+        self._lora = ll.llama_adapter_lora_init(self.model.handle, str(path).encode())
+        if not self._lora:
+            self.close()
+            raise ArtifactError(f"llama.cpp cannot load the adapter {path}")
+        adapters = (ll.llama_adapter_lora_p_ctypes * 1)(self._lora)
+        scales = (ctypes.c_float * 1)(1.0)
+        ll.llama_set_adapters_lora(self._context, adapters, 1, scales)
+
+    def _require_known_tokens(self, runs: Sequence[Run]) -> None:
+        size = self.model.vocabulary_size
+        for run in runs:
+            bad = next((token for token in run.tokens if not 0 <= token < size), None)
+            if bad is not None:
+                raise UsageError(f"token {bad} is not in the vocabulary of {size} tokens")
+
+    def _decode(self, items: list[tuple[int, int, int, int, int]], rows: list[Logits]) -> None:
+        """One call of libllama; item: run, sequence, position, token, row (negative: none)."""
+        batch = self._batch
+        batch.n_tokens = len(items)
+        for i, (_, sequence, position, token, row) in enumerate(items):
+            batch.token[i] = token
+            batch.pos[i] = position
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = sequence
+            batch.logits[i] = row >= 0
+        result = ll.llama_decode(self._context, batch)
+        if result == _NO_KV_SLOT:
+            raise UsageError(
+                f"the text does not fit into a context of {self.tokens} tokens; shorten it or raise"
+                " the context's size"
+            )
+        if result != 0:
+            raise ModelFileError(f"llama.cpp failed on {self.model.file.path} with code {result}")
+        width = (self.model.vocabulary_size,)
+        for i, (run, _, _, _, row) in enumerate(items):
+            if row >= 0:
+                pointer = ll.llama_get_logits_ith(self._context, i)
+                rows[run][row] = np.ctypeslib.as_array(pointer, shape=width)
+
+
+class CachedSequence:
+    """One text in a context of its own; only what is new since the last call is computed."""
+
+    def __init__(self, context: LlamaContext) -> None:
+        self._context = context
+        self._tokens: list[int] = []
+
+    def logits_after(self, tokens: Sequence[int]) -> Logits:
+        """The next token's logits `(V,)` after the whole text `tokens`, which must not be empty.
+
+        Raises:
+            UsageError: See `LlamaContext.evaluate`. The cache is then empty, and usable.
+        """
+        kept = min(common_prefix(self._tokens, tokens), len(tokens) - 1)
+        if kept < len(self._tokens):
+            self._context.forget(0, kept)
+        self._tokens = []
+        try:
+            (rows,) = self._context.evaluate([Run(0, kept, tokens[kept:])])
+        except UsageError:
+            self._context.forget(0)
+            raise
+        self._tokens = list(tokens)
+        return np.asarray(rows[0])
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two texts begin with in common."""
+    for index, (left, right) in enumerate(zip(first, second, strict=False)):
+        if left != right:
+            return index
+    return min(len(first), len(second))
+
+
+@ll.llama_log_callback  # type: ignore[untyped-decorator]  # ctypes
+def _drop(_level: int, _text: bytes, _data: ctypes.c_void_p) -> None:
+    pass
+
+
+def _silence() -> None:
+    """Libllama prints hundreds of lines while it loads; what went wrong we tell ourselves."""
+    ll.llama_log_set(_drop, ctypes.c_void_p(0))

@@ -1,0 +1,145 @@
+"""Every error this project raises on purpose.
+
+```
+FedptError                      exit 1   something expected went wrong; one line says what
+├── UsageError                  exit 2   the command was called wrongly
+│   └── SettingsError           exit 2   configuration: every fault found, together
+├── ArtifactError               exit 1   a file is not what it should be
+│   ├── ModelFileError                   a model file is missing, truncated or of no use here
+│   ├── AdapterError                     an adapter is damaged or does not fit
+│   │   └── WrongBaseError               an adapter was trained on another base model
+│   ├── VocabularyMismatchError          two models do not share their vocabulary
+│   └── DataFileError                    a data file has a bad line
+├── WireError                   exit 1   what came over the network cannot be used
+│   ├── MalformedMessageError            bytes that are no message of ours
+│   └── BlobError                        a blob is too large or is not what its hash says
+├── BrokerError                 exit 1   the MQTT broker: unreachable, refused, port in use
+├── DeviceDownError             exit 1   no device daemon runs on this board
+├── LargeModelError             exit 1   the large model's logits could not be had
+│   ├── SessionLostError                 a logit worker does not hold the conversation
+│   └── TooLongError                     a conversation is longer than a logit worker's context
+├── StorageError                exit 1   a file could not be written: disk full, no permission
+└── TrainingError               exit 1   local training or distillation failed
+```
+
+`code` crosses the wire and never changes its meaning. Command lines print the message as one line
+and exit with `exit_code`; daemons log it and go on.
+"""
+
+from typing import ClassVar
+
+
+class FedptError(Exception):
+    """Base of all; never raised itself."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(FedptError):
+    """The command was called with something that cannot work."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """Configuration that cannot be used; the message lists every fault."""
+
+    code = "settings"
+
+
+class ArtifactError(FedptError):
+    """A file is not what it should be."""
+
+    code = "artifact"
+
+
+class ModelFileError(ArtifactError):
+    """A model file is missing, truncated, or of a kind that is not supported."""
+
+    code = "model_file"
+
+
+class AdapterError(ArtifactError):
+    """A LoRA adapter is damaged or does not fit its base."""
+
+    code = "adapter"
+
+
+class WrongBaseError(AdapterError):
+    """An adapter was trained on another base model than the one it meets."""
+
+    code = "wrong_base"
+
+
+class VocabularyMismatchError(ArtifactError):
+    """Two models that must share a vocabulary do not."""
+
+    code = "vocabulary_mismatch"
+
+
+class DataFileError(ArtifactError):
+    """A JSONL file has a line that is no example."""
+
+    code = "data_file"
+
+
+class WireError(FedptError):
+    """Something that came over the network cannot be used."""
+
+    code = "wire"
+
+
+class MalformedMessageError(WireError):
+    """Bytes that are not a message of this protocol."""
+
+    code = "malformed"
+
+
+class BlobError(WireError):
+    """A blob is larger than allowed or not what its hash says."""
+
+    code = "blob"
+
+
+class BrokerError(FedptError):
+    """The MQTT broker cannot be reached, refuses us, or its port is taken."""
+
+    code = "broker"
+
+
+class DeviceDownError(FedptError):
+    """No device daemon listens on this board."""
+
+    code = "device_down"
+
+
+class LargeModelError(FedptError):
+    """The large model's logits could not be had in time, or were refused."""
+
+    code = "large_model"
+
+
+class SessionLostError(LargeModelError):
+    """A logit worker does not hold what comes before a request's position."""
+
+    code = "session_lost"
+
+
+class TooLongError(LargeModelError):
+    """A conversation does not fit into a logit worker's context."""
+
+    code = "too_long"
+
+
+class StorageError(FedptError):
+    """A file could not be written."""
+
+    code = "storage"
+
+
+class TrainingError(FedptError):
+    """Training or distillation could not start or did not finish."""
+
+    code = "training"

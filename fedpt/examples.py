@@ -1,0 +1,135 @@
+"""Training and evaluation examples: what one is, and reading them from JSONL.
+
+Knows three shapes of a line and nothing of tokenizers or chat templates.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedpt.errors import DataFileError
+from fedpt.files import write_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question and the answer that should follow it; `system` sets the scene, if not empty."""
+
+    prompt: str
+    answer: str
+    system: str = ""
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Read a JSONL file: Dolly, Alpaca or chat-messages form, blank lines skipped.
+
+    Raises:
+        DataFileError: The file is missing, empty, not UTF-8, or has a bad line (its number is
+            told). The command line prints it; a device reports it in its status.
+    """
+    examples = [
+        _parse_example(line, where=f"{path}, line {number}")
+        for number, line in enumerate(_read_lines(path), start=1)
+        if line.strip()
+    ]
+    if not examples:
+        raise DataFileError(f"{path} holds no examples; write one JSON object a line")
+    return examples
+
+
+def read_prompts(path: Path) -> list[Example]:
+    """Read a JSONL file of public prompts: as `read_examples`, and the answer may be missing.
+
+    Raises:
+        DataFileError: As `read_examples`.
+    """
+    prompts = [
+        _parse_prompt(line, where=f"{path}, line {number}")
+        for number, line in enumerate(_read_lines(path), start=1)
+        if line.strip()
+    ]
+    if not prompts:
+        raise DataFileError(f"{path} holds no prompts; write one JSON object a line")
+    return prompts
+
+
+def write_examples(path: Path, examples: Iterable[Example]) -> None:
+    """Write examples as JSONL that `read_examples` reads back.
+
+    Raises:
+        StorageError: The file could not be written.
+    """
+    lines = [json.dumps(_to_json(example), ensure_ascii=False) for example in examples]
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+
+
+def _to_json(example: Example) -> dict[str, str]:
+    line = {"instruction": example.prompt, "response": example.answer}
+    return {"system": example.system, **line} if example.system else line
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 may be text
+    except FileNotFoundError:
+        raise DataFileError(f"no such data file: {path}") from None
+    except UnicodeDecodeError as error:
+        raise DataFileError(f"{path} is not UTF-8 at byte {error.start}") from error
+    except OSError as error:
+        raise DataFileError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _parse_example(line: str, *, where: str) -> Example:
+    example = _parse_prompt(line, where=where)
+    if not example.answer.strip():
+        raise DataFileError(f"{where}: the answer is missing or empty")
+    return example
+
+
+def _parse_prompt(line: str, *, where: str) -> Example:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise DataFileError(f"{where}: not JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise DataFileError(f"{where}: a JSON object was expected, got {type(fields).__name__}")
+    if "messages" in fields:
+        return _from_messages(fields["messages"], where)
+    return _from_instruction(fields, where)
+
+
+def _from_instruction(fields: dict[str, Any], where: str) -> Example:
+    """Dolly (instruction, context, response) and Alpaca (instruction, input, output)."""
+    texts = {
+        name: fields.get(name, "")
+        for name in ("instruction", "context", "input", "response", "output", "system")
+    }
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise DataFileError(f"{where}: {name!r} is {text!r}, a string was expected")
+    if not texts["instruction"].strip():
+        raise DataFileError(f"{where}: no 'instruction' and no 'messages'")
+    context = texts["context"] or texts["input"]
+    prompt = f"{texts['instruction']}\n\n{context}" if context else texts["instruction"]
+    return Example(prompt, texts["response"] or texts["output"], texts["system"])
+
+
+def _from_messages(messages: object, where: str) -> Example:
+    """Chat messages: an optional system, one user, and (for examples) one assistant turn."""
+    if not isinstance(messages, list) or not messages:
+        raise DataFileError(f"{where}: 'messages' must be a list of role and content")
+    turns: dict[str, str] = {}
+    for message in messages:
+        role, content = (
+            (message.get("role"), message.get("content")) if isinstance(message, dict) else (0, 0)
+        )
+        if role not in ("system", "user", "assistant") or not isinstance(content, str):
+            raise DataFileError(f"{where}: {message!r} is no message with a role and a content")
+        if role in turns:
+            raise DataFileError(f"{where}: two {role!r} turns; one question an example, please")
+        turns[str(role)] = content
+    if not turns.get("user", "").strip():
+        raise DataFileError(f"{where}: 'messages' has no user turn")
+    return Example(turns["user"], turns.get("assistant", ""), turns.get("system", ""))

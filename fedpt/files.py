@@ -1,0 +1,119 @@
+"""Writing files so that nobody ever reads a half-written one, and hashing them.
+
+The way is always the same: write aside in the same folder, fsync, rename, fsync the folder.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedpt.errors import StorageError
+from fedpt.ids import Sha256
+
+
+@contextmanager
+def written_aside(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target`; move it there when the block ends well.
+
+    Raises:
+        StorageError: The disk is full or the folder cannot be written. `target` is then as before.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise _storage_error(target, error) from error
+    aside = Path(name)
+    try:
+        yield aside
+        _fsync(aside)
+        aside.chmod(0o644)
+        aside.replace(target)
+        _fsync(target.parent)
+    except OSError as error:
+        raise _storage_error(target, error) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_aside(target: Path) -> Iterator[Path]:
+    """Like `written_aside`, for a folder. An older folder of that name is replaced as a whole.
+
+    Raises:
+        StorageError: The disk is full or the parent cannot be written. `target` is then as before.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    except OSError as error:
+        raise _storage_error(target, error) from error
+    try:
+        yield aside
+        for path in aside.rglob("*"):
+            if path.is_file():
+                _fsync(path)
+        aside.chmod(0o755)
+        _swap_folder(aside, target)
+        _fsync(target.parent)
+    except OSError as error:
+        raise _storage_error(target, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Put `content` into `target`, whole or not at all.
+
+    Raises:
+        StorageError: See `written_aside`.
+    """
+    with written_aside(target) as aside:
+        aside.write_bytes(content)
+
+
+def write_json(target: Path, content: Any) -> None:  # Any: whatever json can write
+    """Put `content` as indented JSON into `target`, whole or not at all.
+
+    Raises:
+        StorageError: See `written_aside`.
+    """
+    write_bytes(target, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def sha256_bytes(content: bytes) -> Sha256:
+    """The sha256 of `content`."""
+    return Sha256(hashlib.sha256(content).hexdigest())
+
+
+def _swap_folder(aside: Path, target: Path) -> None:
+    """Rename `aside` to `target`; a folder cannot be renamed over one that has files in it."""
+    if not target.exists():
+        aside.replace(target)
+        return
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    target.replace(old)
+    aside.replace(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storage_error(target: Path, error: OSError) -> StorageError:
+    reason = error.strerror or str(error)
+    return StorageError(
+        f"cannot write {target}: {reason}; free some space or choose another folder"
+    )

@@ -1,0 +1,1 @@
+"""How coordinator and devices talk: messages, topics, and their bytes."""

@@ -1,0 +1,155 @@
+"""Every message of the protocol, one class each; `topics` says where each travels.
+
+Within a major version of the protocol: unknown fields are ignored, none is renamed or reused.
+Who sent a message is never in it: that is the topic's level, which the broker's ACL protects.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from fedpt.ids import SHA256_PATTERN
+
+PROTOCOL_VERSION = 1
+
+Sha256Text = Annotated[str, Meta(pattern=f"^{SHA256_PATTERN}$")]
+RunText = Annotated[str, Meta(pattern="^[0-9a-f]{8,64}$")]
+"""A run of a federation: a random name, safe in file names."""
+
+Count = Annotated[int, Meta(ge=0)]
+Size = Annotated[int, Meta(ge=1)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all messages."""
+
+
+class BlobRef(Message, frozen=True, kw_only=True):
+    """Names a blob: what to fetch, and how to know that it is whole."""
+
+    sha256: Sha256Text
+    size_bytes: Size
+    chunk_bytes: Size
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks it travels in; the last may be shorter."""
+        return -(-self.size_bytes // self.chunk_bytes)
+
+
+class ChunkRequest(Message, frozen=True, kw_only=True):
+    """The receiver of a blob asks for chunks; it sets the pace and resumes where it stopped."""
+
+    sha256: Sha256Text
+    indices: Annotated[list[Count], Meta(min_length=1, max_length=256)]
+
+
+class CoordinatorStatus(Message, frozen=True, kw_only=True):
+    """Retained; its last will is the same with `online` false."""
+
+    online: bool
+    session: Count
+    """Grows with every start, so that a stale last will can be told from a live coordinator."""
+    small_weights: str = ""
+    vocabulary: str = ""
+    large_name: str = ""
+
+
+class TrainingPlan(Message, frozen=True, kw_only=True):
+    """How every device of the round trains."""
+
+    epochs: Annotated[int, Meta(ge=1)]
+    learning_rate: Annotated[float, Meta(gt=0)]
+    batch_examples: Size
+    context_tokens: Size
+
+
+class SteeringCoefficients(Message, frozen=True, kw_only=True):
+    """See `fedpt.proxy_tuning.Coefficients`."""
+
+    alpha: float = 1.0
+    beta: float = 1.0
+    gamma: float = 1.0
+
+
+class RoundAnnouncement(Message, frozen=True, kw_only=True):
+    """Retained: what the federation does now, and its newest adapter."""
+
+    run: RunText
+    round: Count
+    phase: Literal["training", "steering", "finished"]
+    selected: list[str]
+    adapter: BlobRef
+    """The expert's newest adapter: training starts from it, and assistants answer with it."""
+    training: TrainingPlan
+    deadline_unix_s: float
+    coefficients: SteeringCoefficients = SteeringCoefficients()
+
+
+class DeviceStatus(Message, frozen=True, kw_only=True):
+    """Retained; its last will is the same with `activity` offline."""
+
+    session: Count
+    activity: Literal["offline", "idle", "training"]
+    example_count: Count = 0
+    small_weights: str = ""
+    adapter: str = ""
+    """The adapter that its assistant answers with; empty before the first."""
+    training_done: float = 0.0
+    """The share of the present training that is done, 0 to 1."""
+    fault: str = ""
+    """Why it does not take part, in one line; empty if nothing is wrong."""
+
+
+class UpdateOffer(Message, frozen=True, kw_only=True):
+    """A device has trained; the coordinator may fetch the blob."""
+
+    run: RunText
+    round: Count
+    base: Sha256Text
+    """The adapter it started from."""
+    update: BlobRef
+    example_count: Size
+    training_seconds: float
+    loss: float
+    """Mean training loss of the last epoch, nats a token."""
+    bytes_down: Count = 0
+    """What the device received over MQTT for this round."""
+
+
+class UpdateReceipt(Message, frozen=True, kw_only=True):
+    """The coordinator's last word on an update. Accepted means stored and journaled."""
+
+    run: RunText
+    round: Count
+    update: Sha256Text
+    accepted: bool
+    code: str = ""
+    reason: str = ""
+
+
+class LogitRequest(Message, frozen=True, kw_only=True):
+    """A device asks for the large model's logits after the last of `tokens`.
+
+    The worker keeps what came before at `position` under `session`, so only new tokens travel.
+    """
+
+    request: Count
+    session: Annotated[str, Meta(min_length=1, max_length=64)]
+    position: Count
+    tokens: Annotated[list[Count], Meta(min_length=1, max_length=65_536)]
+
+
+class LogitReply(Message, frozen=True, kw_only=True):
+    """One row of logits, or why there is none."""
+
+    request: Count
+    session: str
+    worker: str = ""
+    """Where the session's further requests go: `topics.worker_logits`."""
+    row: bytes = b""
+    """Little-endian float32, one for each token of the vocabulary."""
+    code: str = ""
+    """Empty, or why there is no row. `session_lost`: send all tokens again, from position 0."""
+    reason: str = ""
