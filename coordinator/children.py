@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from coordinator.round_jobs import DISTIL, EVALUATE, DistillationJob, EvaluationJob
+from coordinator.round_job import DISTIL, EVALUATE, DistillationJob, EvaluationJob
 from coordinator.settings import CoordinatorSettings
 from coordinator.state import FederationState
 from fedpt.drivers.child_process import ChildProcess
@@ -120,7 +120,7 @@ class Children:
         shutil.rmtree(folder, ignore_errors=True)
         write_job(folder, job)
         self._job = ChildProcess(
-            "coordinator.round_jobs",
+            "coordinator.round_work",
             [step, str(folder)],
             on_line=lambda _line: None,
             on_end=lambda code, errors: self._on_end(

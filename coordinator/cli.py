@@ -86,10 +86,11 @@ def evaluate(
 
     from coordinator.evaluation import encode_for, longest_text
     from coordinator.evaluation import evaluate as score
-    from coordinator.score_table import progress_bar, score_table
+    from coordinator.score_table import score_table
     from coordinator.steered_batch import Trio
     from fedpt.drivers.llama import LlamaModel
     from fedpt.examples import read_examples
+    from fedpt.progress_bar import progress_bar
 
     examples = read_examples(data)
     with LlamaModel(small, vocabulary_only=True) as model:

@@ -22,7 +22,7 @@ from coordinator.aggregation import federated_average
 from coordinator.announcing import announcement
 from coordinator.children import Children, JobEnded
 from coordinator.drivers.journal import Journal
-from coordinator.round_jobs import ADAPTER_NAME, DistillationResult
+from coordinator.round_job import ADAPTER_NAME, DistillationResult
 from coordinator.settings import CoordinatorSettings
 from coordinator.state import (
     Aggregated,

@@ -1,10 +1,6 @@
 """An evaluation as a table for people."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from coordinator.state import Evaluation
-from fedpt.progress import OnProgress, Progress
 
 
 def score_table(evaluation: Evaluation) -> str:
@@ -30,20 +26,3 @@ def score_table(evaluation: Evaluation) -> str:
         f"calibrated: {chosen.alpha:g} expert + {chosen.beta:g} large - {chosen.gamma:g} antiexpert"
     )
     return "\n".join(lines)
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[OnProgress]:
-    """A bar on stderr while the block runs."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-
-        def on_progress(progress: Progress) -> None:
-            bar.update(task, completed=progress.done, total=progress.total)
-
-        yield on_progress

@@ -59,7 +59,11 @@ class LocalApi:
             Route("/status", self._get_status),
         ]
         config = uvicorn.Config(
-            Starlette(routes=routes), uds=str(socket), log_config=None, access_log=False, lifespan="off"
+            Starlette(routes=routes),
+            uds=str(socket),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="local-api", daemon=True)

@@ -1,64 +1,39 @@
 """The long steps of a round, each in a child process.
 
-`python -m coordinator.round_jobs STEP FOLDER` does one. They end with the coordinator, leave their
+`python -m coordinator.round_work STEP FOLDER` does one. They end with the coordinator, leave their
 result last, and may be done again from the beginning: a restarted coordinator does just that. Their
 memory goes back to the system when they end.
 """
 
 import sys
+import time
 from pathlib import Path
-from typing import Final
 
-import msgspec
-
+from converters.adapter_to_gguf import convert_adapter
+from coordinator.evaluation import encode_for, evaluate, longest_text
+from coordinator.lessons import make_lessons
+from coordinator.round_job import (
+    ADAPTER_NAME,
+    DISTIL,
+    EVALUATE,
+    DistillationJob,
+    DistillationResult,
+    EvaluationJob,
+)
 from coordinator.settings import DistillationSettings
 from coordinator.state import Evaluation
+from coordinator.steered_batch import Trio
+from fedpt.adapters import adapter_from_bytes, adapter_to_bytes
+from fedpt.chat import encode_prompt
 from fedpt.drivers.child_process import end_with_parent
+from fedpt.drivers.llama import LlamaModel
 from fedpt.errors import FedptError
+from fedpt.examples import read_examples, read_prompts
+from fedpt.files import write_bytes
+from fedpt.gguf_file import read_gguf
 from fedpt.job_folder import read_job, write_result
 from fedpt.progress import Progress
-from fedpt.wire.messages import SteeringCoefficients
-
-EVALUATE: Final = "evaluate"
-DISTIL: Final = "distil"
-
-ADAPTER_NAME: Final = "adapter"
-"""The distilled adapter's blob, beside the result."""
-
-
-class EvaluationJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Score the adapter in a blob's file."""
-
-    small: str
-    large: str
-    adapter: str
-    examples: str
-    answer_tokens: int
-    threads: int | None
-
-
-class DistillationJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Teach the adapter in a blob's file the steered answers to some of the public prompts."""
-
-    small: str
-    large: str
-    adapter: str
-    prompts: str
-    coefficients: SteeringCoefficients
-    first_prompt: int
-    """Where this round's prompts begin; they wrap around at the end of the file."""
-    prompt_count: int
-    answer_tokens: int
-    settings: dict[str, float | int | bool]
-    threads: int | None
-    seed: int
-
-
-class DistillationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How it went."""
-
-    seconds: float
-    loss: float
+from fedpt.proxy_tuning import Coefficients
 
 
 def evaluate_round(folder: Path) -> Evaluation:
@@ -67,11 +42,6 @@ def evaluate_round(folder: Path) -> Evaluation:
     Raises:
         FedptError: A file is missing or does not fit.
     """
-    from coordinator.evaluation import encode_for, evaluate, longest_text
-    from coordinator.steered_batch import Trio
-    from fedpt.drivers.llama import LlamaModel
-    from fedpt.examples import read_examples
-
     job = read_job(folder, EvaluationJob)
     examples = read_examples(Path(job.examples))
     with LlamaModel(Path(job.small), vocabulary_only=True) as model:
@@ -91,19 +61,9 @@ def distil_round(folder: Path) -> DistillationResult:
     Raises:
         FedptError: A file is missing or does not fit, or the loss is no longer finite.
     """
-    import time
-
     import torch
 
-    from coordinator.distillation import distil
-    from coordinator.lessons import make_lessons
-    from coordinator.steered_batch import Trio
-    from fedpt.adapters import adapter_from_bytes, adapter_to_bytes
-    from fedpt.chat import encode_prompt
-    from fedpt.drivers.llama import LlamaModel
-    from fedpt.examples import read_prompts
-    from fedpt.files import write_bytes
-    from fedpt.proxy_tuning import Coefficients
+    from coordinator.distillation import distil  # which needs torch; evaluation does not
 
     job = read_job(folder, DistillationJob)
     started = time.monotonic()
@@ -132,10 +92,6 @@ def distil_round(folder: Path) -> DistillationResult:
 
 def _as_gguf(folder: Path, blob: Path, small: Path) -> Path:
     """The adapter as llama.cpp loads it."""
-    from converters.adapter_to_gguf import convert_adapter
-    from fedpt.adapters import adapter_from_bytes
-    from fedpt.gguf_file import read_gguf
-
     target = folder / "adapter.gguf"
     convert_adapter(adapter_from_bytes(blob.read_bytes()), read_gguf(small), target)
     return target

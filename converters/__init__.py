@@ -1,0 +1,1 @@
+"""Between transformers, PEFT and GGUF."""

@@ -1,0 +1,79 @@
+"""An adapter on a torch model: put on, read off, and the model's logits where answers are.
+
+What local training and distillation share. Their loops and losses are their own.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict
+
+from fedpt.adapters import Adapter, AdapterManifest
+from fedpt.chat import EncodedExample
+
+
+def put_on(model: Any, adapter: Adapter) -> PeftModel:  # Any: transformers has no types
+    """The model with the adapter's factors as its only trainable parameters, in float32."""
+    manifest = adapter.manifest
+    config = LoraConfig(
+        r=manifest.rank,
+        lora_alpha=manifest.alpha,
+        target_modules=list(manifest.target_modules),
+        task_type="CAUSAL_LM",
+    )
+    peft_model = get_peft_model(model, config)
+    tensors = {name: torch.from_numpy(tensor) for name, tensor in adapter.tensors.items()}
+    set_peft_model_state_dict(peft_model, tensors)
+    return peft_model
+
+
+def read_off(model: PeftModel, manifest: AdapterManifest) -> Adapter:
+    """The adapter as it is now."""
+    tensors = get_peft_model_state_dict(model)
+    return Adapter(
+        manifest,
+        {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()},
+    )
+
+
+def trainable(model: PeftModel) -> list[torch.nn.Parameter]:
+    """The adapter's parameters."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def batches(
+    lengths: Sequence[int], *, size: int, rng: np.random.Generator
+) -> Iterator[npt.NDArray[np.intp]]:
+    """One epoch's batches as indices: of like lengths, so little is padding; in random order."""
+    order = np.argsort(np.asarray(lengths) + rng.uniform(0, 4, len(lengths)))
+    groups = [order[start : start + size] for start in range(0, len(order), size)]
+    for index in rng.permutation(len(groups)):
+        yield groups[index]
+
+
+def answer_logits(model: PeftModel, examples: Sequence[EncodedExample]) -> torch.Tensor:
+    """Logits `(N, V)` from which the answers' `N` tokens are predicted, example after example.
+
+    The head, a third of a small model's work, runs at these positions only. Padding is on the
+    right, where causal attention cannot see it, so no mask is needed.
+    """
+    network = model.base_model.model
+    tokens = [example.prompt + example.answer[:-1] for example in examples]
+    width = max(map(len, tokens))
+    padded = torch.tensor([list(row) + [0] * (width - len(row)) for row in tokens])
+    hidden = network.model(input_ids=padded, use_cache=False).last_hidden_state
+    wanted = [
+        hidden[row, len(example.prompt) - 1 : len(example.prompt) - 1 + len(example.answer)]
+        for row, example in enumerate(examples)
+    ]
+    logits: torch.Tensor = network.lm_head(torch.cat(wanted))
+    return logits.float()
+
+
+def answer_tokens(examples: Sequence[EncodedExample]) -> torch.Tensor:
+    """The tokens `(N,)` that `answer_logits` should predict."""
+    return torch.tensor([token for example in examples for token in example.answer])

@@ -1,0 +1,1 @@
+"""Putting a fleet together: flashing boards, certificates, brokers, and the demonstration."""

@@ -1,0 +1,1 @@
+"""The demonstration: a whole federation on one machine, with data as smart homes have it."""
