@@ -8,7 +8,9 @@ from typing import Annotated, Final
 
 import typer
 
-app: Final = typer.Typer(no_args_is_help=True, help="Models and adapters to GGUF.")
+app: Final = typer.Typer(
+    no_args_is_help=True, help="Models and adapters to GGUF; small models from large ones."
+)
 
 
 @app.command(
@@ -63,6 +65,56 @@ def adapter(
     identity = weights_sha256(base_file)
     convert_adapter(read_peft_folder(folder, base_weights=identity), base_file, out)
     _print_result(out, "F32", identity)
+
+
+@app.command(
+    epilog="Examples:  fedpt convert derive large.gguf ./small  ·"
+    "  fedpt convert derive large.gguf ./small --layers 12 --text corpus.txt"
+)
+def derive(
+    source: Annotated[
+        Path,
+        typer.Argument(help="The large model: GGUF, transformers folder, or owner/name."),
+    ],
+    out: Annotated[Path, typer.Argument(help="The folder to write.", file_okay=False)],
+    layers: Annotated[
+        int, typer.Option(help="Layers to keep, the first and last among them.")
+    ] = 10,
+    text: Annotated[
+        Path | None, typer.Option(help="Public text to heal on, besides Python's own.")
+    ] = None,
+    sequences: Annotated[
+        int, typer.Option(help="Sequences of 128 tokens to heal on; more is better and slower.")
+    ] = 320,
+    kind: Annotated[str, typer.Option("--type", help="Type of the GGUF file.")] = "Q8_0",
+) -> None:
+    """Make a small model of a large one: keep some layers, heal them on public text.
+
+    Same tokenizer; OUT gets a transformers folder with model.gguf inside, and derive.json. A second
+    run with the same settings does nothing; an interrupted one goes on from its last checkpoint.
+    """
+    from tempfile import TemporaryDirectory
+
+    from converters.derive import Recipe
+    from converters.derive import derive as make
+    from converters.hub import local_model
+    from converters.model_to_gguf import convert_model
+    from converters.public_text import text_file
+    from fedpt.progress_bar import progress_bar
+
+    recipe = Recipe(layers=layers, healing_sequences=sequences, kind=kind.upper())
+    texts = text_file(text) if text else []
+    with TemporaryDirectory() as folder, progress_bar("deriving") as on_progress:
+        large = source
+        if not source.is_file():
+            large = Path(folder) / "large.gguf"
+            convert_model(local_model(source), large, kind="F16")
+        derived = make(large, out, recipe, texts=texts, on_progress=on_progress)
+    alike = derived.likeness
+    print(
+        f"{derived.gguf}  KL(large || small) {alike.kl:.3f} nats/token,"
+        f" same top token {alike.top1_agreement:.0%}"
+    )
 
 
 def _print_result(path: Path, kind: str, weights: str) -> None:

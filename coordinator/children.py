@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from coordinator.round_job import DISTIL, EVALUATE, DistillationJob, EvaluationJob
+from coordinator.round_job import DISTIL, EVALUATE, UNCHANGING_WAYS, DistillationJob, EvaluationJob
 from coordinator.settings import CoordinatorSettings
 from coordinator.state import FederationState
 from fedpt.drivers.child_process import ChildProcess
@@ -41,6 +41,8 @@ class Children:
         self._worker_due = 0.0
         self._job: ChildProcess | None = None
         self._job_due = 0.0
+        self.failed_jobs = 0
+        """How often jobs have failed since the last that did not."""
 
     @property
     def is_job_running(self) -> bool:
@@ -76,6 +78,7 @@ class Children:
             adapter=adapter,
             examples=str(settings.evaluation),
             answer_tokens=settings.evaluating.answer_tokens,
+            known_answers=_known_answers(state),
             threads=settings.threads,
         )
         self._start(EVALUATE, state, job)
@@ -104,6 +107,7 @@ class Children:
     def job_ended(self, ended: JobEnded) -> None:
         """Take note; after a failure the next job waits a little."""
         self._job = None
+        self.failed_jobs = self.failed_jobs + 1 if ended.fault else 0
         if ended.fault:
             self._job_due = time.monotonic() + _PAUSE_AFTER_FAILURE_S
 
@@ -127,6 +131,12 @@ class Children:
                 JobEnded(step, folder, "" if has_result(folder) else _reason(code, errors))
             ),
         )
+
+
+def _known_answers(state: FederationState) -> dict[str, list[str]]:
+    """What the models that no round changes have answered in an earlier round."""
+    first = state.rounds[0].evaluation
+    return {} if first is None else {way: first.answers[way] for way in UNCHANGING_WAYS}
 
 
 def _reason(code: int, errors: str) -> str:

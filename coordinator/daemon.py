@@ -9,7 +9,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 from uuid import uuid4
 
@@ -31,6 +31,7 @@ from coordinator.state import (
     Evaluation,
     FederationState,
     Fleet,
+    RoundAbandoned,
     RoundEnded,
     RoundStarted,
     RunFinished,
@@ -68,6 +69,10 @@ _logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.25
 _INBOX_SIZE: Final = 4000
+_PAUSE_AFTER_FAILURE_S: Final = 10.0
+_FAREWELL_S: Final = 30.0
+"""With `exit_when_finished`: how long devices may take to fetch the last adapter."""
+
 _CHUNK_AGAIN_S: Final = 1.0
 """A chunk that several devices want is published once: the broker fans it out. A device that missed
 it asks again after longer than this (`fedpt.blobs`)."""
@@ -105,8 +110,10 @@ class CoordinatorDaemon:
         self._on_event = on_event
         self._exit_when_finished = exit_when_finished
         self._topics = Topics(FederationId(settings.federation))
-        self._inbox: queue.Queue[_Item] = queue.Queue(_INBOX_SIZE)
+        self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._is_stopping = False
+        self._retry_at = 0.0
+        self._finished_at: float | None = None
         self._session = time.time_ns()
         read_examples(settings.evaluation)
         read_prompts(settings.public)
@@ -132,8 +139,8 @@ class CoordinatorDaemon:
         self._link = MqttLink(
             settings.broker,
             f"coordinator-{settings.federation}",
-            on_message=self._inbox.put,
-            on_connected=lambda: self._inbox.put_nowait(_Connected()),
+            on_message=self._receive,
+            on_connected=lambda: self._inbox.put(_Connected()),
             will=self._status_publication(is_online=False),
         )
 
@@ -164,7 +171,7 @@ class CoordinatorDaemon:
                 self._request_chunks()
                 self._execute_plan()
                 self._children.keep_worker()
-                if self._exit_when_finished and self._state.finish_reason:
+                if self._exit_when_finished and self._has_said_farewell():
                     return
         finally:
             self._shut_down()
@@ -174,6 +181,11 @@ class CoordinatorDaemon:
         self._is_stopping = True
 
     # -- receiving -----------------------------------------------------------------------------
+
+    def _receive(self, message: Received) -> None:
+        """On the network thread. Beyond our limit it is a flood: dropped, for all is repeated."""
+        if self._inbox.qsize() < _INBOX_SIZE:
+            self._inbox.put(message)
 
     def _handle_next(self) -> None:
         try:
@@ -194,7 +206,6 @@ class CoordinatorDaemon:
                 self._link.publish(self._status_publication(is_online=True))
                 self._announce()
             case JobEnded():
-                self._children.job_ended(item)
                 self._take_result(item)
             case _:
                 assert_never(item)
@@ -223,7 +234,8 @@ class CoordinatorDaemon:
     def _hear_offer(self, device: DeviceId, offer: UpdateOffer) -> None:
         match transitions.admit(self._state, device, offer):
             case transitions.Wanted():
-                self._uploads.begin(device, offer)
+                base = self._store.ref(self._state.current.base)
+                self._uploads.begin(device, offer, max_bytes=2 * base.size_bytes)
             case transitions.AlreadyAccepted():
                 self._send_receipt(device, offer, accepted=True)
             case transitions.Refused(code, reason):
@@ -232,6 +244,7 @@ class CoordinatorDaemon:
 
     def _request_chunks(self) -> None:
         now = time.monotonic()
+        self._uploads.keep_only(self._is_wanted)
         for device, request in self._uploads.requests(now):
             self._publish(self._topics.inbox(device, "want"), encode(request))
         for device, offer in self._uploads.complete():
@@ -241,13 +254,17 @@ class CoordinatorDaemon:
         """All chunks of an update are here: check it, journal it, then tell the device."""
         try:
             content = self._uploads.finish(device)
+        except FedptError as error:  # no receipt: the device offers again, and we fetch again
+            _logger.warning("update lost on its way: %s", error, extra={"device": device})
+            return
+        try:
             reference = self._adapter(self._state.current.base)
             require_same_form(adapter_from_bytes(content), reference)
         except FedptError as error:
             _logger.warning("update refused: %s", error, extra={"device": device})
             self._send_receipt(device, offer, accepted=False, code=error.code, reason=str(error))
             return
-        if isinstance(transitions.admit(self._state, device, offer), transitions.Wanted):
+        if self._is_wanted(device, offer):
             self._record(
                 UpdateAccepted(
                     device=device,
@@ -261,6 +278,9 @@ class CoordinatorDaemon:
             )
         self._hear_offer(device, offer)  # which now sends the receipt
 
+    def _is_wanted(self, device: DeviceId, offer: UpdateOffer) -> bool:
+        return isinstance(transitions.admit(self._state, device, offer), transitions.Wanted)
+
     # -- executing -----------------------------------------------------------------------------
 
     def _execute_plan(self) -> None:
@@ -270,10 +290,16 @@ class CoordinatorDaemon:
             self._weights,
             is_job_running=self._children.is_job_running,
             now_unix_s=time.time(),
+            failed_jobs=self._children.failed_jobs,
         )
         action = planner.plan(situation, self._settings)
-        if action is not None:
+        if action is None or time.monotonic() < self._retry_at:
+            return
+        try:
             self._execute(action)
+        except FedptError as error:  # a full disk, say: it may be mended while we wait
+            _logger.error("%s failed: %s", type(action).__name__, error)
+            self._retry_at = time.monotonic() + _PAUSE_AFTER_FAILURE_S
 
     def _execute(self, action: planner.Action) -> None:
         match action:
@@ -288,7 +314,12 @@ class CoordinatorDaemon:
             case planner.Distil():
                 self._children.start_distillation(self._state, self._aggregated_path())
             case planner.EndRound():
+                self._children.failed_jobs = 0
                 self._end_round(self._aggregated(), DistillationResult(seconds=0, loss=0))
+            case planner.AbandonRound():
+                self._children.failed_jobs = 0
+                reason = "its evaluation fails every time"
+                self._record(RoundAbandoned(reason=reason, at_unix_s=time.time()))
             case planner.Finish(reason):
                 self._record(RunFinished(reason=reason))
             case _:
@@ -329,9 +360,18 @@ class CoordinatorDaemon:
 
     def _take_result(self, ended: JobEnded) -> None:
         """A step that failed is planned again, after a pause that `children` sees to."""
+        try:
+            self._record_result(ended)
+        except FedptError as error:
+            ended = replace(ended, fault=str(error))
+        self._children.job_ended(ended)
         if ended.fault:
             _logger.error("%s failed: %s", ended.step, ended.fault)
-        elif ended.step == "evaluate":
+
+    def _record_result(self, ended: JobEnded) -> None:
+        if ended.fault:
+            return
+        if ended.step == "evaluate":
             self._record(Evaluated(evaluation=read_result(ended.folder, Evaluation)))
         else:
             result = read_result(ended.folder, DistillationResult)
@@ -371,13 +411,13 @@ class CoordinatorDaemon:
         """Publish chunks of the announced adapter, each once for all who want it now."""
         if request.sha256 != self._state.adapter:
             return  # nothing else is on offer
-        now = time.monotonic()
+        now, count = time.monotonic(), self._store.ref(request.sha256).chunk_count
         for index in request.indices:
-            if now - self._chunks_sent.get((request.sha256, index), float("-inf")) > _CHUNK_AGAIN_S:
+            sent = self._chunks_sent.get((request.sha256, index), float("-inf"))
+            if index < count and now - sent > _CHUNK_AGAIN_S:
                 chunk = self._store.chunk(request.sha256, index)
-                if chunk:
-                    self._chunks_sent[request.sha256, index] = now
-                    self._publish(self._topics.coordinator_chunk(request.sha256, index), chunk)
+                self._chunks_sent[request.sha256, index] = now
+                self._publish(self._topics.coordinator_chunk(request.sha256, index), chunk)
 
     def _send_receipt(
         self,
@@ -411,6 +451,16 @@ class CoordinatorDaemon:
         self._link.stop()
         self._journal.close()
         _logger.info("coordinator is down")
+
+    def _has_said_farewell(self) -> bool:
+        """Whether all is done and every device that is online has the last adapter."""
+        if not self._state.finish_reason:
+            return False
+        now = time.monotonic()
+        self._finished_at = self._finished_at or now
+        online = self._fleet.online(self._weights)
+        served = {self._fleet.devices[device].adapter for device in online}
+        return served <= {self._state.adapter} or now - self._finished_at > _FAREWELL_S
 
     # -- looking up ----------------------------------------------------------------------------
 

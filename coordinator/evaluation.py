@@ -5,8 +5,10 @@ the reference if and only if every reference token is the most likely one after 
 coefficients of the grid are scored from the same rows. Only ROUGE-L needs generated answers.
 """
 
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -16,6 +18,7 @@ from coordinator.state import Evaluation, Score
 from coordinator.steered_batch import Trio, groups
 from fedpt.chat import EncodedExample, encode_example
 from fedpt.drivers.llama import LlamaModel
+from fedpt.errors import TrainingError
 from fedpt.examples import Example
 from fedpt.progress import OnProgress, Progress, ignore_progress
 from fedpt.proxy_tuning import (
@@ -63,6 +66,7 @@ def evaluate(
     examples: Sequence[Example],
     *,
     answer_tokens: int,
+    known_answers: Mapping[str, list[str]] = MappingProxyType({}),
     on_progress: OnProgress = ignore_progress,
 ) -> Evaluation:
     """Score all ways to decode; calibrate the coefficients by nll.
@@ -71,7 +75,11 @@ def evaluate(
         trio: Made with room for `longest_text`.
         examples: With reference answers.
         answer_tokens: Longest generated answer.
+        known_answers: By way, generated answers that are known already.
         on_progress: Told of every batch.
+
+    Raises:
+        TrainingError: The logits are not finite.
     """
     started = time.monotonic()
     encoded = encode_for(trio.small, examples)
@@ -79,7 +87,7 @@ def evaluate(
     total = 2 * len(batches)
     fits: dict[Coefficients, list[Fit]] = {choice: [] for choice in (*FIXED_WAYS.values(), *GRID)}
     entropies: list[float] = []
-    answers: dict[str, list[str]] = {name: [] for name in (*FIXED_WAYS, CALIBRATED)}
+    answers = {name: list(known_answers.get(name, [])) for name in (*FIXED_WAYS, CALIBRATED)}
     for done, indices in enumerate(batches):
         batch = [encoded[index] for index in indices]
         for example, rows in zip(batch, trio.answer_rows(batch), strict=True):
@@ -88,7 +96,8 @@ def evaluate(
                 fits[choice].append(one)
             entropies.append(entropy(steer_logits(rows)))
         for name, choice in FIXED_WAYS.items():
-            answers[name] += _answers(trio, batch, choice, answer_tokens)
+            if name not in known_answers:
+                answers[name] += _answers(trio, batch, choice, answer_tokens)
         on_progress(Progress(done + 1, total))
     calibrated = choose_coefficients({choice: fits[choice] for choice in GRID})
     for done, indices in enumerate(batches):
@@ -96,6 +105,8 @@ def evaluate(
         answers[CALIBRATED] += _answers(trio, batch, calibrated, answer_tokens)
         on_progress(Progress(len(batches) + done + 1, total))
     references = [example.answer for example in examples]
+    if not all(math.isfinite(mean_nll(of_choice)) for of_choice in fits.values()):
+        raise TrainingError("the logits are not finite: the adapter has run away")
     ways = {**FIXED_WAYS, CALIBRATED: calibrated}
     return Evaluation(
         scores={

@@ -38,7 +38,12 @@ class Distil:
 
 @dataclass(frozen=True, slots=True)
 class EndRound:
-    """Take the aggregated adapter as it is: distillation is off."""
+    """Take the aggregated adapter as it is: distillation is off, or fails every time."""
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonRound:
+    """The aggregated adapter cannot be evaluated: go back to where the round started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,10 @@ class Finish:
     reason: str
 
 
-Action = StartRun | StartRound | Aggregate | Evaluate | Distil | EndRound | Finish
+Action = StartRun | StartRound | Aggregate | Evaluate | Distil | EndRound | AbandonRound | Finish
+
+_MOST_FAILURES = 3
+"""A step that failed so often will fail again: the same adapter, the same models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,8 @@ class Situation:
     small_weights: str
     is_job_running: bool
     now_unix_s: float
+    failed_jobs: int = 0
+    """How often the present step has failed in a row."""
 
 
 def plan(situation: Situation, settings: CoordinatorSettings) -> Action | None:
@@ -72,9 +82,13 @@ def plan(situation: Situation, settings: CoordinatorSettings) -> Action | None:
             return _finish(state, settings) or _start_round(situation, settings)
         case Phase.TRAINING:
             return _after_training(situation, settings)
+        case Phase.EVALUATING if situation.failed_jobs >= _MOST_FAILURES:
+            return AbandonRound()
         case Phase.EVALUATING:
             return None if situation.is_job_running else Evaluate()
-        case Phase.DISTILLING if not settings.distillation.enabled:
+        case Phase.DISTILLING if (
+            not settings.distillation.enabled or situation.failed_jobs >= _MOST_FAILURES
+        ):
             return EndRound()
         case Phase.DISTILLING:
             return None if situation.is_job_running else Distil()
@@ -95,19 +109,28 @@ def _finish(state: FederationState, settings: CoordinatorSettings) -> Finish | N
 
 
 def _start_round(situation: Situation, settings: CoordinatorSettings) -> StartRound | None:
+    """The next round, or the present one again."""
     online = situation.fleet.online(situation.small_weights)
     if len(online) < settings.min_devices:
         return None
-    number = len(situation.state.rounds) + 1
-    return StartRound(number, _select(online, situation.state.run, number, settings))
+    state = situation.state
+    if state.phase is not Phase.TRAINING:
+        number = len(state.rounds) + 1
+        return StartRound(number, _select(online, f"{state.run} {number}", settings))
+    record = state.current
+    attempt = f"{state.run} {record.number} {record.deadline_unix_s}"
+    return StartRound(record.number, _select(online, attempt, settings))
 
 
 def _select(
-    online: list[DeviceId], run: str, number: int, settings: CoordinatorSettings
+    online: list[DeviceId], attempt: str, settings: CoordinatorSettings
 ) -> tuple[DeviceId, ...]:
-    """By chance, and the same again for the same run, round and fleet."""
+    """By chance: the same again for the same attempt and fleet, others when a round starts again.
+
+    Else a device that never answers, once selected, would be selected for ever.
+    """
     count = min(settings.devices_per_round or len(online), len(online))
-    return tuple(sorted(Random(f"{run} {number}").sample(online, count)))
+    return tuple(sorted(Random(attempt).sample(online, count)))
 
 
 def _after_training(situation: Situation, settings: CoordinatorSettings) -> Action | None:
@@ -121,9 +144,8 @@ def _after_training(situation: Situation, settings: CoordinatorSettings) -> Acti
     is_over = situation.now_unix_s >= record.deadline_unix_s
     if record.updates and (not awaited or is_over):
         return Aggregate()
-    if is_over or not awaited:
-        again = _start_round(situation, settings)
-        return StartRound(record.number, again.selected) if again and is_over else None
+    if is_over:
+        return _start_round(situation, settings)
     return None
 
 

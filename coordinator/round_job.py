@@ -15,6 +15,9 @@ DISTIL: Final = "distil"
 ADAPTER_NAME: Final = "adapter"
 """The distilled adapter's blob, beside the result."""
 
+UNCHANGING_WAYS: Final = ("large", "antiexpert")
+"""These do not change from round to round, so their answers are generated once a run."""
+
 
 class EvaluationJob(msgspec.Struct, frozen=True, kw_only=True):
     """Score the adapter in a blob's file."""
@@ -24,6 +27,7 @@ class EvaluationJob(msgspec.Struct, frozen=True, kw_only=True):
     adapter: str
     examples: str
     answer_tokens: int
+    known_answers: dict[str, list[str]]
     threads: int | None
 
 

@@ -50,7 +50,13 @@ def evaluate_round(folder: Path) -> Evaluation:
     with Trio(
         Path(job.small), expert, Path(job.large), longest=longest, threads=job.threads
     ) as trio:
-        result = evaluate(trio, examples, answer_tokens=job.answer_tokens, on_progress=_report)
+        result = evaluate(
+            trio,
+            examples,
+            answer_tokens=job.answer_tokens,
+            known_answers=job.known_answers,
+            on_progress=_report,
+        )
     write_result(folder, result)
     return result
 

@@ -25,9 +25,9 @@ class AdapterSettings(Settings):
 class TrainingSettings(Settings):
     """How devices train; goes out with each round."""
 
-    epochs: int = Field(2, ge=1, description="passes over a device's examples, a round")
-    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
-    batch_examples: int = Field(8, ge=1, description="examples a step")
+    epochs: int = Field(1, ge=1, description="passes over a device's examples, a round")
+    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
+    batch_examples: int = Field(4, ge=1, description="examples a step")
     context_tokens: int = Field(256, ge=16, description="longest example, tokens; cut beyond")
 
 

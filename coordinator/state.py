@@ -9,6 +9,7 @@
                    FINISHED  └─────────────────────────────────────────────────── DISTILLING
                                                   RoundEnded
 ```
+A round that cannot be evaluated ends with RoundAbandoned, from EVALUATING to WAITING.
 The state is the fold of the journalled events; who is online at the moment is in `Fleet`, which is
 not journalled, for every device tells it anew.
 """
@@ -111,6 +112,13 @@ class RoundEnded(Event, frozen=True, kw_only=True):
     at_unix_s: float
 
 
+class RoundAbandoned(Event, frozen=True, kw_only=True):
+    """The round's adapter cannot be evaluated; the next round starts from where it did."""
+
+    reason: str
+    at_unix_s: float
+
+
 class RunFinished(Event, frozen=True, kw_only=True):
     """No more rounds."""
 
@@ -118,7 +126,14 @@ class RunFinished(Event, frozen=True, kw_only=True):
 
 
 AnyEvent = (
-    RunStarted | RoundStarted | UpdateAccepted | Aggregated | Evaluated | RoundEnded | RunFinished
+    RunStarted
+    | RoundStarted
+    | UpdateAccepted
+    | Aggregated
+    | Evaluated
+    | RoundEnded
+    | RoundAbandoned
+    | RunFinished
 )
 
 
@@ -166,7 +181,10 @@ class Fleet:
     devices: Mapping[DeviceId, DeviceStatus] = field(default_factory=dict)
 
     def online(self, small_weights: str) -> list[DeviceId]:
-        """Those that could train now: reachable, with our small model, without a fault; sorted."""
+        """Those that could train now: reachable, with data and our small model; sorted.
+
+        A fault is no obstacle: it is that of the round before, and a new round tries anew.
+        """
         return sorted(
             device
             for device, status in self.devices.items()

@@ -15,6 +15,7 @@ from coordinator.state import (
     FederationState,
     Fleet,
     Phase,
+    RoundAbandoned,
     RoundEnded,
     RoundRecord,
     RoundStarted,
@@ -91,18 +92,18 @@ _ALLOWED_IN: Mapping[type, tuple[Phase, ...]] = {
     Aggregated: (Phase.TRAINING,),
     Evaluated: (Phase.EVALUATING,),
     RoundEnded: (Phase.DISTILLING,),
+    RoundAbandoned: (Phase.EVALUATING,),
     RunFinished: (Phase.WAITING,),
 }
 
 
-def apply(state: FederationState, event: AnyEvent) -> FederationState:  # noqa: C901  # a case an event
+def apply(state: FederationState, event: AnyEvent) -> FederationState:
     """The state after `event`.
 
     Raises:
         ValueError: It cannot happen in this state. Nothing catches it: it is a bug.
     """
-    if state.phase not in _ALLOWED_IN[type(event)]:
-        raise ValueError(f"{type(event).__name__} cannot happen while {state.phase.value}")
+    _require_possible(state, event)
     match event:
         case RunStarted(run=run, adapter=adapter):
             return replace(state, run=run, adapter=adapter)
@@ -120,10 +121,26 @@ def apply(state: FederationState, event: AnyEvent) -> FederationState:  # noqa: 
         case RoundEnded(adapter=adapter):
             ended = _with_current(state, replace(state.current, ended=event), Phase.WAITING)
             return replace(ended, adapter=adapter)
+        case RoundAbandoned():
+            return replace(state, phase=Phase.WAITING)
         case RunFinished(reason=reason):
             return replace(state, phase=Phase.FINISHED, finish_reason=reason)
         case _:
             assert_never(event)
+
+
+def _require_possible(state: FederationState, event: AnyEvent) -> None:
+    if state.phase not in _ALLOWED_IN[type(event)]:
+        raise ValueError(f"{type(event).__name__} cannot happen while {state.phase.value}")
+    if bool(state.run) is isinstance(event, RunStarted):
+        raise ValueError(f"{type(event).__name__} cannot happen in run {state.run!r}")
+    match event:
+        case UpdateAccepted(device=device) if DeviceId(device) not in state.current.selected:
+            raise ValueError(f"{device} is not selected for round {state.current.number}")
+        case UpdateAccepted(device=device) if DeviceId(device) in state.current.updates:
+            raise ValueError(f"{device} has an update in round {state.current.number}")
+        case Aggregated() if not state.current.updates:
+            raise ValueError(f"round {state.current.number} has no updates")
 
 
 def _start_round(state: FederationState, event: RoundStarted) -> FederationState:
@@ -134,10 +151,10 @@ def _start_round(state: FederationState, event: RoundStarted) -> FederationState
         started_unix_s=event.at_unix_s,
         deadline_unix_s=event.deadline_unix_s,
     )
-    is_again = bool(state.rounds) and state.current.number == event.number
+    is_again = state.phase is Phase.TRAINING
     before = state.rounds[:-1] if is_again else state.rounds
     if is_again and state.current.updates:
-        raise ValueError(f"round {event.number} has updates and cannot start again")
+        raise ValueError(f"round {state.current.number} has updates and cannot start again")
     if event.number != len(before) + 1:
         raise ValueError(f"round {event.number} cannot follow {len(before)} rounds")
     return replace(state, phase=Phase.TRAINING, rounds=(*before, record))

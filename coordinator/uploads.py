@@ -1,12 +1,10 @@
 """Updates on their way from devices: which are wanted, which chunks to ask for, which are whole."""
 
-from typing import Final
+from collections.abc import Callable
 
 from fedpt.blobs import BlobStore, Fetch, require_fetchable
 from fedpt.ids import DeviceId
 from fedpt.wire.messages import ChunkRequest, UpdateOffer
-
-MAX_UPDATE_BYTES: Final = 512 * 1024 * 1024
 
 
 class Uploads:
@@ -16,16 +14,24 @@ class Uploads:
         self._store = store
         self._running: dict[DeviceId, tuple[UpdateOffer, Fetch]] = {}
 
-    def begin(self, device: DeviceId, offer: UpdateOffer) -> None:
+    def begin(self, device: DeviceId, offer: UpdateOffer, *, max_bytes: int) -> None:
         """Fetch this update; a repeated offer goes on with what is running.
 
         Raises:
             BlobError: It is too large.
         """
-        require_fetchable(offer.update, max_bytes=MAX_UPDATE_BYTES)
+        require_fetchable(offer.update, max_bytes=max_bytes)
         running = self._running.get(device)
         if running is None or running[0].update != offer.update:
             self._running[device] = (offer, Fetch(offer.update, self._store))
+
+    def keep_only(self, is_wanted: Callable[[DeviceId, UpdateOffer], bool]) -> None:
+        """Forget the uploads that nobody wants any more: their round is over."""
+        self._running = {
+            device: (offer, fetch)
+            for device, (offer, fetch) in self._running.items()
+            if is_wanted(device, offer)
+        }
 
     def accept(
         self, device: DeviceId, sha256: str, index: int, content: bytes, *, now: float

@@ -19,6 +19,7 @@ from edge_runtime.assistant import Assistant
 from edge_runtime.drivers.large_models import LogitDesk, RemoteLarge
 from edge_runtime.drivers.local_api import LocalApi
 from edge_runtime.drivers.outbox import Outbox
+from edge_runtime.drivers.sessions import next_session
 from edge_runtime.drivers.trainer import Trainer
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.state import (
@@ -32,6 +33,7 @@ from edge_runtime.state import (
     Settled,
     TrainingEnded,
     TrainingStarted,
+    TrainingStopped,
 )
 from edge_runtime.training_job import TrainingResult, TrainingStep
 from fedpt.adapters import adapter_from_bytes
@@ -54,7 +56,7 @@ from fedpt.wire.messages import (
     UpdateOffer,
     UpdateReceipt,
 )
-from fedpt.wire.topics import Chunk, FromCoordinator, ToDevice, Topics, parse
+from fedpt.wire.topics import Chunk, FromCoordinator, FromDevice, ToDevice, Topics, parse
 
 _logger = logging.getLogger(__name__)
 
@@ -92,9 +94,9 @@ class DeviceDaemon:
         self._settings = settings
         self._device = DeviceId(settings.name)
         self._topics = Topics(FederationId(settings.federation))
-        self._inbox: queue.Queue[_Item] = queue.Queue(_INBOX_SIZE)
+        self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._is_stopping = False
-        self._session = time.time_ns()
+        self._session = next_session(settings.state_dir / "session", time.time_ns())
         self._state = DeviceState(self._device)
         self._store = BlobStore(settings.state_dir / "blobs")
         self._outbox = Outbox(settings.state_dir / "outbox")
@@ -113,7 +115,7 @@ class DeviceDaemon:
             settings.broker,
             self._device,
             on_message=self._receive,
-            on_connected=lambda: self._inbox.put_nowait(_Connected()),
+            on_connected=lambda: self._inbox.put(_Connected()),
             will=self._status_publication(DeviceStatus(session=self._session, activity="offline")),
         )
 
@@ -125,7 +127,10 @@ class DeviceDaemon:
         """
         topics = self._topics
         self._link.subscribe(
-            topics.coordinator_status, topics.round, topics.inbox(self._device, "#")
+            topics.coordinator_status,
+            topics.round,
+            topics.inbox(self._device, "#"),
+            topics.device(self._device, "status"),
         )
         self._link.start(timeout_s=self._settings.connect_timeout_s)
         self._api.start()
@@ -148,7 +153,7 @@ class DeviceDaemon:
         """On the network thread: logit replies go straight to who waits, all else to the inbox."""
         if message.topic == self._topics.inbox(self._device, "logits"):
             self._desk.deliver(decode(message.payload, LogitReply))
-        else:
+        elif self._inbox.qsize() < _INBOX_SIZE:  # beyond that it is a flood; all is repeated
             self._inbox.put(message)
 
     def _handle_next(self) -> None:
@@ -171,7 +176,7 @@ class DeviceDaemon:
             case TrainingStep(done=done, total=total):
                 self._progress = done / total
             case _TrainingOver():
-                self._apply(TrainingEnded(self._keep_update(item), item.fault))
+                self._training_over(item)
             case _:
                 assert_never(item)
 
@@ -186,6 +191,9 @@ class DeviceDaemon:
                 self._hear_receipt(decode(message.payload, UpdateReceipt))
             case ToDevice(_, "want"):
                 self._send_chunks(decode(message.payload, ChunkRequest))
+            case FromDevice(_, "status"):
+                if decode(message.payload, DeviceStatus).activity == "offline":
+                    self._status_sent = (None, 0.0)  # a last will that came late: contradict it
             case Chunk(sha256, index, None):
                 self._keep_chunk(sha256, index, message.payload)
             case other:
@@ -240,6 +248,7 @@ class DeviceDaemon:
             case planner.StartTraining(announcement):
                 self._start_training(announcement)
             case planner.StopTraining():
+                self._apply(TrainingStopped())
                 self._trainer.stop()
             case planner.Offer(offer):
                 self._publish(self._topics.device(self._device, "offer"), encode(offer))
@@ -289,6 +298,8 @@ class DeviceDaemon:
             if old != path:
                 old.unlink(missing_ok=True)
         self._apply(AdapterServed(sha256))
+        offer = self._state.offer
+        self._store.keep_only({sha256, offer.update.sha256} if offer else {sha256})
         _logger.info("assistant switched", extra={"adapter": sha256[:12]})
 
     def _start_training(self, announcement: RoundAnnouncement) -> None:
@@ -308,8 +319,16 @@ class DeviceDaemon:
         except FedptError as error:
             self._apply(TrainingEnded(None, str(error)))
             raise
-        self._apply(TrainingStarted())
+        self._apply(TrainingStarted(announcement))
         _logger.info("training started", extra={"round": announcement.round})
+
+    def _training_over(self, over: _TrainingOver) -> None:
+        try:
+            offer = self._keep_update(over)
+        except FedptError as error:
+            self._apply(TrainingEnded(None, str(error)))
+            raise
+        self._apply(TrainingEnded(offer, over.fault))
 
     def _keep_update(self, over: _TrainingOver) -> UpdateOffer | None:
         """Store a finished update, blob first, so that an offer never points to nothing."""
@@ -336,8 +355,8 @@ class DeviceDaemon:
         if offer is None or request.sha256 != offer.update.sha256:
             return  # nothing else of ours is anybody's
         for index in request.indices:
-            chunk = self._store.chunk(request.sha256, index)
-            if chunk:
+            if index < offer.update.chunk_count:
+                chunk = self._store.chunk(request.sha256, index)
                 self._publish(self._topics.device_chunk(self._device, request.sha256, index), chunk)
 
     # -- telling -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ The order of the rules is their priority. An action is planned until its effect 
 from dataclasses import dataclass
 
 from edge_runtime.state import DeviceState
+from edge_runtime.transitions import is_same_round
 from fedpt.wire.messages import BlobRef, RoundAnnouncement, UpdateOffer
 
 _OFFER_AGAIN_S = 10.0
@@ -64,7 +65,7 @@ def plan(state: DeviceState, now: float) -> list[Action]:
         actions.append(FetchAdapter(adapter))
     elif adapter.sha256 not in (state.served, state.unservable):
         actions.append(ServeAdapter(adapter.sha256))
-    if state.is_training and not _wants_update(state, announcement):
+    if _should_stop(state, announcement):
         actions.append(StopTraining())
     if _should_train(state, announcement):
         actions.append(StartTraining(announcement))
@@ -75,6 +76,13 @@ def plan(state: DeviceState, now: float) -> list[Action]:
 
 def _wants_update(state: DeviceState, announcement: RoundAnnouncement) -> bool:
     return announcement.phase == "training" and state.device in announcement.selected
+
+
+def _should_stop(state: DeviceState, announcement: RoundAnnouncement) -> bool:
+    if state.training is None or state.is_stopping:
+        return False
+    is_for_this = is_same_round(state.training, announcement)
+    return not (is_for_this and _wants_update(state, announcement))
 
 
 def _should_train(state: DeviceState, announcement: RoundAnnouncement) -> bool:

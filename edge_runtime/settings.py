@@ -1,13 +1,19 @@
 """What an operator can set on a device."""
 
+import tempfile
 from pathlib import Path
 from typing import Final
 
 from pydantic import Field
 
+from fedpt.files import sha256_bytes
 from fedpt.settings import BrokerSettings, Name, Settings
 
 ENVIRONMENT_PREFIX: Final = "FEDPT_DEVICE"
+
+
+_LONGEST_SOCKET_PATH: Final = 100
+"""Unix sockets have 108 bytes for their path, on some systems 104."""
 
 
 class AssistantSettings(Settings):
@@ -40,5 +46,9 @@ class DeviceSettings(Settings):
 
     @property
     def socket(self) -> Path:
-        """Where the assistant listens."""
-        return self.state_dir / "assistant.sock"
+        """Where the assistant listens: in `state_dir`, unless that is too long for a socket."""
+        path = self.state_dir / "assistant.sock"
+        if len(bytes(path)) <= _LONGEST_SOCKET_PATH:
+            return path
+        name = sha256_bytes(bytes(self.state_dir))[:16]
+        return Path(tempfile.gettempdir()) / f"fedpt-{name}.sock"

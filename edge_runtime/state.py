@@ -27,7 +27,10 @@ class DeviceState:
     """The adapter that the assistant answers with."""
     unservable: str = ""
     """An adapter that could not be converted or loaded; not tried again."""
-    is_training: bool = False
+    training: RoundAnnouncement | None = None
+    """What the training that runs is for; None if none runs."""
+    is_stopping: bool = False
+    """Whether that training was told to stop and has not ended yet."""
     offer: UpdateOffer | None = None
     """Our finished update for the announced round."""
     offered_at: float | None = None
@@ -36,6 +39,11 @@ class DeviceState:
     """Whether the coordinator has had its last word on it."""
     fault: str = ""
     """Why this device cannot train in the announced round."""
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a training runs, or is about to end."""
+        return self.training is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,13 @@ class AdapterServed:
 class TrainingStarted:
     """The child process runs."""
 
+    announcement: RoundAnnouncement
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStopped:
+    """The child process was told to end; that it did is told by `TrainingEnded`."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingEnded:
@@ -99,6 +114,7 @@ Event = (
     | AdapterFetched
     | AdapterServed
     | TrainingStarted
+    | TrainingStopped
     | TrainingEnded
     | Offered
     | OfferForgotten

@@ -18,6 +18,7 @@ from edge_runtime.state import (
     Settled,
     TrainingEnded,
     TrainingStarted,
+    TrainingStopped,
 )
 from fedpt.wire.messages import RoundAnnouncement, UpdateOffer, UpdateReceipt
 
@@ -42,6 +43,11 @@ def belongs(offer: UpdateOffer | None, announcement: RoundAnnouncement) -> bool:
     )
 
 
+def is_same_round(first: RoundAnnouncement, second: RoundAnnouncement) -> bool:
+    """Whether two announcements are for one round, from one adapter; their phases may differ."""
+    return (first.run, first.round, first.adapter) == (second.run, second.round, second.adapter)
+
+
 def apply(state: DeviceState, event: Event) -> DeviceState:  # noqa: C901  # a case an event
     """The state after `event`.
 
@@ -56,15 +62,14 @@ def apply(state: DeviceState, event: Event) -> DeviceState:  # noqa: C901  # a c
             return replace(state, adapter_here=state.adapter_here or here)
         case AdapterServed(sha256, works):
             return replace(state, served=sha256) if works else replace(state, unservable=sha256)
-        case TrainingStarted():
+        case TrainingStarted(announcement):
             if state.is_training:
                 raise ValueError("training started while training")
-            return replace(state, is_training=True)
-        case TrainingEnded(offer, fault):
-            ended = replace(state, is_training=False)
-            if state.announcement is None or not (fault or belongs(offer, state.announcement)):
-                return ended  # it was for a round that is over
-            return replace(ended, offer=offer, fault=fault, offered_at=None)
+            return replace(state, training=announcement)
+        case TrainingStopped():
+            return replace(state, is_stopping=state.is_training)
+        case TrainingEnded():
+            return _training_ended(state, event)
         case Offered(at):
             return replace(state, offered_at=at)
         case OfferForgotten():
@@ -76,15 +81,16 @@ def apply(state: DeviceState, event: Event) -> DeviceState:  # noqa: C901  # a c
 
 
 def _announced(state: DeviceState, event: Announced) -> DeviceState:
-    """A new phase of the same round keeps what we have for it; anything else begins anew."""
+    """A new phase of the same round keeps what we have for it; anything else begins anew.
+
+    A round that starts again, to be seen by its deadline, wants all the updates that it can get: a
+    device that failed or was refused before tries again.
+    """
     before, now = state.announcement, event.announcement
-    is_same_round = before is not None and (before.run, before.round, before.adapter) == (
-        now.run,
-        now.round,
-        now.adapter,
-    )
-    if is_same_round:
-        return replace(state, announcement=now, offered_at=None)
+    if before is not None and is_same_round(before, now):
+        same = replace(state, announcement=now, offered_at=None)
+        is_again = before.deadline_unix_s != now.deadline_unix_s
+        return replace(same, fault="", is_settled=False) if is_again else same
     return replace(
         state,
         announcement=now,
@@ -94,3 +100,16 @@ def _announced(state: DeviceState, event: Announced) -> DeviceState:
         is_settled=event.is_settled,
         fault="",
     )
+
+
+def _training_ended(state: DeviceState, event: TrainingEnded) -> DeviceState:
+    """Its update counts if it is for the announced round, its fault if nobody stopped it too."""
+    ended = replace(state, training=None, is_stopping=False)
+    if state.announcement is None:
+        return ended
+    if belongs(event.offer, state.announcement):
+        return replace(ended, offer=event.offer, offered_at=None)
+    was_for_this = state.training is None or is_same_round(state.training, state.announcement)
+    if event.fault and was_for_this and not state.is_stopping:
+        return replace(ended, fault=event.fault)
+    return ended

@@ -7,6 +7,7 @@ becomes GGUF is `converters.adapter_to_gguf`.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ CONFIG_NAME: Final = "adapter_config.json"
 TENSORS_NAME: Final = "adapter_model.safetensors"
 
 _MANIFEST_KEY: Final = "fedpt"
+_BASE_KEY: Final = "fedpt.base.weights.sha256"
+_LARGEST_VALUE: Final = 100.0
+"""Trained factors stay below one or two. One poisoned update with huge values, averaged in, would
+spoil the adapter of all."""
+
 _SUPPORTED_CONFIG: Final = {
     "use_dora": (False, "DoRA changes more than a low-rank product"),
     "bias": ("none", "biases are not part of a low-rank adapter"),
@@ -76,9 +82,9 @@ def adapter_from_bytes(content: bytes) -> Adapter:
             daemons refuse such an update with the error's code.
     """
     try:
+        tensors = _load_tensors(content)
         manifest = msgspec.json.decode(_metadata(content)[_MANIFEST_KEY], type=AdapterManifest)
-        tensors = {name: tensor.astype(np.float32) for name, tensor in load(content).items()}
-    except (SafetensorError, msgspec.MsgspecError, ValueError, KeyError, TypeError) as error:
+    except (msgspec.MsgspecError, ValueError, KeyError, RecursionError) as error:
         raise AdapterError(f"damaged adapter: {type(error).__name__}: {error}") from error
     adapter = Adapter(manifest, tensors)
     _check(adapter)
@@ -96,14 +102,14 @@ def read_peft_folder(folder: Path, *, base_weights: Sha256) -> Adapter:
         WrongBaseError: It names another base.
     """
     config = _read_config(folder / CONFIG_NAME)
-    stated = str(config.get("fedpt_base_weights", base_weights))
-    if stated != base_weights:
-        raise wrong_base(str(folder), stated, base_weights)
     try:
         content = (folder / TENSORS_NAME).read_bytes()
-        tensors = {name: tensor.astype(np.float32) for name, tensor in load(content).items()}
-    except (OSError, SafetensorError, TypeError) as error:
+        tensors = _load_tensors(content)
+    except (OSError, ValueError) as error:
         raise AdapterError(f"cannot read {folder / TENSORS_NAME}: {error}") from error
+    stated = _metadata(content).get(_BASE_KEY, base_weights)
+    if stated != base_weights:
+        raise wrong_base(str(folder), stated, base_weights)
     rank = int(config["r"])
     scale = rank**0.5 if config.get("use_rslora") else 1.0
     manifest = AdapterManifest(
@@ -133,11 +139,11 @@ def write_peft_folder(adapter: Adapter, folder: Path) -> None:
         "bias": "none",
         "target_modules": list(manifest.target_modules),
         "inference_mode": True,
-        "fedpt_base_weights": manifest.base_weights,
     }
+    metadata = {"format": "pt", _BASE_KEY: manifest.base_weights}  # PEFT warns of unknown config
     with folder_written_aside(folder) as aside:
         (aside / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        (aside / TENSORS_NAME).write_bytes(save(adapter.tensors, {"format": "pt"}))
+        (aside / TENSORS_NAME).write_bytes(save(adapter.tensors, metadata))
 
 
 def initial_adapter(
@@ -209,25 +215,44 @@ def _check(adapter: Adapter) -> None:
         axis = 0 if factor == "lora_A" else 1
         if tensor.ndim != 2 or tensor.shape[axis] != rank:  # noqa: PLR2004  # a matrix
             raise AdapterError(f"tensor {name!r} is {tensor.shape}, which does not fit rank {rank}")
-        if not np.isfinite(tensor).all():
-            raise AdapterError(f"tensor {name!r} holds values that are not finite")
+        if not np.isfinite(tensor).all() or np.abs(tensor).max(initial=0) > _LARGEST_VALUE:
+            raise AdapterError(
+                f"tensor {name!r} holds values that are not finite or beyond {_LARGEST_VALUE:g}"
+            )
+
+
+def _load_tensors(content: bytes) -> AdapterTensors:
+    """The tensors of a safetensors file; ValueError if there is anything wrong with them."""
+    try:
+        tensors = load(content)
+    except KeyError as error:  # safetensors knows types that numpy does not
+        raise ValueError(f"its tensors are {error.args[0]}; save it as F32 or F16") from error
+    except (SafetensorError, TypeError) as error:
+        raise ValueError(str(error)) from error
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (np.float16, np.float32):
+            raise ValueError(f"tensor {name!r} is {tensor.dtype}; save it as F32 or F16")
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 
 def _metadata(content: bytes) -> dict[str, str]:
-    """safetensors: eight bytes of length, then a JSON header with `__metadata__`."""
+    """safetensors: eight bytes of length, then a JSON header with `__metadata__`.
+
+    Only for what `_load_tensors` has read: the header's form is not checked again.
+    """
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    metadata: dict[str, str] = header["__metadata__"]
+    metadata: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     return metadata
 
 
 def _read_config(path: Path) -> dict[str, Any]:  # Any: PEFT's config is free-form JSON
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        int(config["r"]), float(config["lora_alpha"])
+        if int(config["r"]) < 1 or not math.isfinite(float(config["lora_alpha"])):
+            raise ValueError(f"r = {config['r']!r}, lora_alpha = {config['lora_alpha']!r}")
     except FileNotFoundError:
         raise AdapterError(f"no such file: {path}; a PEFT adapter's folder was expected") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise AdapterError(f"{path} is no PEFT LoRA configuration: {error!r}") from error
     for key, (supported, reason) in _SUPPORTED_CONFIG.items():
         if config.get(key) not in (supported, None):

@@ -18,6 +18,17 @@ _PLAIN_TEMPLATE: Final = (
 """For models without a chat template: the texts, a line each."""
 
 
+_FAULTS_OF_TEMPLATES: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What `{{ 1 / 0 }}` and its like raise: jinja lets Python's own errors through."""
+
+
 class Tokenizer(Protocol):
     """What is needed of a model: `fedpt.drivers.llama.LlamaModel` is one."""
 
@@ -52,7 +63,7 @@ class EncodedExample:
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str, *, system: str = "") -> tuple[int, ...]:
     """The tokens after which the model's answer begins."""
-    text = _render(tokenizer.chat_template or _PLAIN_TEMPLATE, prompt, system)
+    text = render_prompt(tokenizer.chat_template, prompt, system=system)
     tokens = tuple(tokenizer.tokenize(text, special=True))
     begin = tokenizer.begin_token
     return tokens if begin is None or tokens[:1] == (begin,) else (begin, *tokens)
@@ -65,17 +76,23 @@ def encode_example(tokenizer: Tokenizer, example: Example) -> EncodedExample:
     return EncodedExample(prompt, (*answer, tokenizer.end_token))
 
 
-def _render(template: str, prompt: str, system: str) -> str:
-    """Templates come with models from anywhere, hence the sandbox."""
+def render_prompt(template: str, prompt: str, *, system: str = "") -> str:
+    """The text after which the model's answer begins.
+
+    Templates come with models from anywhere, hence the sandbox.
+
+    Raises:
+        ModelFileError: The template fails.
+    """
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = _raise
     try:
-        return environment.from_string(template).render(
+        return environment.from_string(template or _PLAIN_TEMPLATE).render(
             messages=messages, add_generation_prompt=True, bos_token="", eos_token=""
         )
-    except TemplateError as error:
+    except (TemplateError, *_FAULTS_OF_TEMPLATES) as error:
         raise ModelFileError(f"the model's chat template fails: {error}") from error
 
 

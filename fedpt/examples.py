@@ -91,13 +91,25 @@ def _parse_example(line: str, *, where: str) -> Example:
 def _parse_prompt(line: str, *, where: str) -> Example:
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataFileError(f"{where}: not JSON ({error})") from error
     if not isinstance(fields, dict):
         raise DataFileError(f"{where}: a JSON object was expected, got {type(fields).__name__}")
-    if "messages" in fields:
-        return _from_messages(fields["messages"], where)
-    return _from_instruction(fields, where)
+    example = (
+        _from_messages(fields["messages"], where)
+        if "messages" in fields
+        else _from_instruction(fields, where)
+    )
+    _require_characters(example, where)
+    return example
+
+
+def _require_characters(example: Example, where: str) -> None:
+    try:
+        f"{example.system}{example.prompt}{example.answer}".encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise DataFileError(f"{where}: {half} is half a character (a lone surrogate)") from error
 
 
 def _from_instruction(fields: dict[str, Any], where: str) -> Example:

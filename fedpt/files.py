@@ -99,9 +99,15 @@ def _swap_folder(aside: Path, target: Path) -> None:
         aside.replace(target)
         return
     old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-    target.replace(old)
-    aside.replace(target)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        target.replace(old)
+        try:
+            aside.replace(target)
+        except OSError:
+            old.replace(target)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _fsync(path: Path) -> None:

@@ -62,5 +62,5 @@ def has_result(folder: Path) -> bool:
 def _read(path: Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise TrainingError(f"cannot read {path}: {error}") from error

@@ -5,11 +5,16 @@ Called by command lines only; libraries just use `logging.getLogger(__name__)`.
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Final
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Texts from the network are logged: no line of theirs may pass for ours, nor steer a terminal."""
 
 
 def configure(*, verbose: bool = False) -> None:
@@ -30,6 +35,7 @@ class _ForPeople(logging.Formatter):
         time = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
         facts = " ".join(f"{key}={value}" for key, value in _facts(record).items())
         line = f"{time} {record.levelname:<7} {record.getMessage()}  {facts}".rstrip()
+        line = _CONTROL.sub(lambda match: ascii(match[0])[1:-1], line)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -8,9 +8,16 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from fedpt.errors import SettingsError
 from fedpt.ids import NAME_PATTERN
@@ -22,19 +29,29 @@ Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 class Settings(BaseModel):
     """Base of every settings class, nested ones too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 class BrokerSettings(Settings):
     """Where the MQTT broker is and how to log in."""
 
-    host: str = Field("127.0.0.1", description="host name or address")
+    host: str = Field("127.0.0.1", min_length=1, description="host name or address")
     port: int = Field(1883, ge=1, le=65_535, description="TCP port")
     username: str | None = Field(None, description="user name, if the broker asks for one")
     password_file: Path | None = Field(None, description="file that holds the password")
     ca_file: Path | None = Field(None, description="certificate authority; turns TLS on")
     certificate_file: Path | None = Field(None, description="our certificate, for TLS")
     key_file: Path | None = Field(None, description="our certificate's key, for TLS")
+
+    @model_validator(mode="after")
+    def _require_partners(self) -> Self:
+        if self.ca_file is None and (self.certificate_file or self.key_file):
+            raise ValueError("certificate_file and key_file do nothing without ca_file")
+        if self.username is None and self.password_file:
+            raise ValueError("password_file does nothing without username")
+        return self
 
 
 S = TypeVar("S", bound=Settings)
@@ -71,7 +88,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"no such settings file: {path}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"cannot read {path}: {error}") from error
 
 
@@ -84,6 +101,10 @@ def _from_environment(environment: Mapping[str, str], prefix: str) -> dict[str, 
             table = values
             for part in tables:
                 table = table.setdefault(part, {})
+                if not isinstance(table, dict):
+                    raise SettingsError(f"{name} and {name.rpartition('__')[0]} are both set")
+            if isinstance(table.get(key), dict):
+                raise SettingsError(f"{name} and a variable that begins with {name}__ are both set")
             table[key] = text
     return values
 
@@ -101,10 +122,17 @@ def _with_absolute_paths(settings: S, base: Path) -> S:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, Path):
-            changes[name] = base / value.expanduser()
+            changes[name] = base / _expanded(name, value)
         elif isinstance(value, Settings):
             changes[name] = _with_absolute_paths(value, base)
     return settings.model_copy(update=changes)
+
+
+def _expanded(name: str, path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise SettingsError(f"{name} = '{path}': there is no such user") from error
 
 
 def _fault(error: Any) -> str:  # Any: pydantic's own dict
@@ -113,4 +141,6 @@ def _fault(error: Any) -> str:  # Any: pydantic's own dict
         return f"{key}: unknown setting"
     if error["type"] == "missing":
         return f"{key}: missing"
+    if error["type"] == "value_error":
+        return f"{key}: {error['ctx']['error']}"
     return f"{key} = {error['input']!r}: {error['msg'][:1].lower()}{error['msg'][1:]}"

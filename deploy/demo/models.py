@@ -6,6 +6,7 @@ from pathlib import Path
 from converters.derive import Recipe, derive
 from converters.hub import local_model
 from converters.model_to_gguf import convert_model
+from deploy.demo.healing_text import healing_text
 from fedpt.errors import ModelFileError
 from fedpt.gguf_file import read_gguf, weights_sha256
 from fedpt.progress import OnProgress
@@ -39,7 +40,9 @@ def small_model(given: str | None, large: Path, *, on_progress: OnProgress) -> P
         VocabularyMismatchError: It does not share the large one's vocabulary.
     """
     if given is None:
-        return derive(large, cached_folder(large), Recipe(), on_progress=on_progress).gguf
+        texts = healing_text(read_gguf(large))
+        folder = cached_folder(large)
+        return derive(large, folder, Recipe(), texts=texts, on_progress=on_progress).gguf
     small = _as_gguf(given, kind="Q8_0")
     require_same_vocabulary(vocabulary_of(read_gguf(small)), vocabulary_of(read_gguf(large)))
     return small

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from coordinator.drivers.journal import Journal
+from coordinator.drivers.journal import read_journal
 from coordinator.state import FederationState, Phase
 from coordinator.transitions import fold
 from deploy.demo.models import large_model, small_model
@@ -105,14 +105,7 @@ def _watch_rounds(console: Console, federation: Federation) -> Iterator[Any]:
 
 
 def _read_state(plan: DemoPlan) -> FederationState:
-    path = plan.coordinator_state / "journal.sqlite"
-    if not path.exists():
-        return FederationState()
-    journal = Journal(path)
-    try:
-        return fold(journal.read())
-    finally:
-        journal.close()
+    return fold(read_journal(plan.coordinator_state / "journal.sqlite"))
 
 
 class _LiveBars:

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from fedpt.drivers.llama import CachedSequence, common_prefix
 from fedpt.errors import LargeModelError, MalformedMessageError, SessionLostError
+from fedpt.ids import is_name
 from fedpt.proxy_tuning import Logits
 from fedpt.wire.codec import row_from_bytes
 from fedpt.wire.messages import LogitReply, LogitRequest
@@ -99,6 +100,8 @@ class RemoteLarge:
             self._worker = ""
             self._send_from(0)
             reply = self._wait(end)
+        if reply.worker and not is_name(reply.worker):  # it becomes a topic level
+            raise LargeModelError(f"the reply comes from {reply.worker!r}, which is no worker")
         if reply.code:
             raise LargeModelError(f"the coordinator refuses: {reply.reason} ({reply.code})")
         try:

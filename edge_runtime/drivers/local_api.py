@@ -7,10 +7,11 @@ device is. Also the client for both, for the command line.
 import contextlib
 import logging
 import os
+import socket as connection
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import httpx
 import msgspec
@@ -34,7 +35,7 @@ class AskBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     question: str
     mode: Literal["local", "steered"] = "steered"
-    max_tokens: int | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 class AnswerLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,35 +61,32 @@ class LocalApi:
         ]
         config = uvicorn.Config(
             Starlette(routes=routes),
-            uds=str(socket),
             log_config=None,
             access_log=False,
             lifespan="off",
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._run, name="local-api", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to listen."""
-        self._socket.parent.mkdir(parents=True, exist_ok=True)
-        self._socket.unlink(missing_ok=True)
+        """Begin to listen; where that cannot be, the device goes on without this door."""
+        try:
+            listener = _listen(self._socket)
+        except OSError:
+            _logger.exception("the local API cannot listen")
+            return
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listener],), name="local-api", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
         """Stop listening; a running answer is cut off."""
         self._server.should_exit = True
         self._server.force_exit = True
-        self._thread.join(5)
+        if self._thread is not None:
+            self._thread.join(5)
         self._socket.unlink(missing_ok=True)
-
-    def _run(self) -> None:
-        before = os.umask(0o077)  # uvicorn makes the socket: for its owner only
-        try:
-            self._server.run()
-        except OSError:
-            _logger.exception("the local API cannot listen")
-        finally:
-            os.umask(before)
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -107,6 +105,23 @@ class LocalApi:
 
     async def _get_status(self, _: Request) -> Response:
         return JSONResponse(self._status())
+
+
+def _listen(path: Path) -> connection.socket:
+    """A socket for its owner only; uvicorn would open its own to everybody."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    listener = connection.socket(connection.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    return listener
 
 
 def _line(item: str | AnswerSummary) -> bytes:
@@ -165,8 +180,11 @@ def _client(socket: Path) -> httpx.Client:
 @contextlib.contextmanager
 def _translated(socket: Path) -> Iterator[None]:
     try:
+        # httpx leaks a socket that it cannot connect
+        with connection.socket(connection.AF_UNIX) as probe:
+            probe.connect(str(socket))
         yield
-    except httpx.TransportError as error:
+    except (httpx.TransportError, OSError) as error:
         raise DeviceDownError(
             f"no device daemon listens at {socket} ({error}); start it with 'fedpt device run'"
         ) from error

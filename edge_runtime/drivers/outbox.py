@@ -43,8 +43,12 @@ class Outbox:
             return None
 
     def is_settled(self, announcement: RoundAnnouncement) -> bool:
-        """Whether that update has its receipt."""
-        return self._path_for(announcement).with_suffix(".receipt").is_file()
+        """Whether that update was accepted; one that was refused is offered again."""
+        try:
+            content = self._path_for(announcement).with_suffix(".receipt").read_bytes()
+            return decode(content, UpdateReceipt).accepted
+        except (OSError, MalformedMessageError):
+            return False
 
     def _path_for(self, announcement: RoundAnnouncement) -> Path:
         return self._path(announcement.run, announcement.round, announcement.adapter.sha256)

@@ -82,7 +82,13 @@ def _collect(folder: Path, code: int, errors: str, on_end: OnEnd) -> None:
         update = (folder / UPDATE_NAME).read_bytes()
     except (FedptError, OSError):
         _logger.warning("training failed", extra={"exit_code": code, "output": errors[-2000:]})
-        reason = errors.strip().rpartition("\n")[2] or f"its process ended with code {code}"
-        on_end(None, b"", reason)
+        on_end(None, b"", _reason(code, errors))
         return
     on_end(result, update, "")
+
+
+def _reason(code: int, errors: str) -> str:
+    """Its last line, unless a signal ended it: that line is then about something else."""
+    if code < 0:
+        return f"its process was ended by signal {-code}"
+    return errors.strip().rpartition("\n")[2] or f"its process ended with code {code}"

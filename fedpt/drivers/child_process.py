@@ -1,6 +1,7 @@
 """Child processes that end with their parent, however the parent ends."""
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from fedpt.errors import FedptError
+
+_logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG: Final = 1
 _GRACE_S: Final = 5.0
@@ -84,14 +87,22 @@ class ChildProcess:
 
     def _read(self) -> None:
         assert self._process.stdout is not None  # PIPE was asked for
-        for line in self._process.stdout:
-            self._on_line(line)
+        with self._process.stdout as stdout:
+            for line in stdout:
+                self._guard(self._on_line, line)
         code = self._process.wait()
         self._stderr_reader.join(_GRACE_S)
-        self._on_end(code, "\n".join(self._errors))
+        self._guard(self._on_end, code, "\n".join(self._errors))
 
     def _read_errors(self) -> None:
         assert self._process.stderr is not None  # PIPE was asked for
-        for line in self._process.stderr:
-            self._errors.append(line.decode(errors="replace").rstrip())
-            del self._errors[:-_STDERR_LINES]
+        with self._process.stderr as stderr:
+            for line in stderr:
+                self._errors.append(line.decode(errors="replace").rstrip())
+                del self._errors[:-_STDERR_LINES]
+
+    def _guard(self, callback: Callable[..., None], *arguments: bytes | int | str) -> None:
+        try:
+            callback(*arguments)
+        except Exception:  # it would end this thread: no more lines, and never an end
+            _logger.exception("a callback failed")

@@ -84,7 +84,7 @@ class LlamaModel:
 
         `special`: spellings such as <|im_end|> are one token.
         """
-        data = text.encode()
+        data = text.encode(errors="replace")  # half a surrogate pair is no character
         room = len(data) + 8  # a token is at least a byte
         ids = (ll.llama_token * room)()
         count = ll.llama_tokenize(self._vocab, data, len(data), ids, room, False, special)
@@ -93,7 +93,13 @@ class LlamaModel:
         return list(ids[:count])
 
     def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; of a special token none."""
+        """The bytes that a token stands for; of a special token none.
+
+        Raises:
+            UsageError: It is not in the vocabulary.
+        """
+        if not 0 <= token < self.vocabulary_size:  # libllama would end the process
+            raise UsageError(f"token {token} is not among {self.vocabulary_size} tokens")
         buffer = ctypes.create_string_buffer(_PIECE_BYTES)
         size = ll.llama_token_to_piece(self._vocab, token, buffer, _PIECE_BYTES, 0, False)
         if size < 0:
@@ -111,9 +117,19 @@ class LlamaModel:
 
     @property
     def end_token(self) -> int:
-        """The token that ends an answer: end of turn, else end of text."""
-        of_turn = ll.llama_vocab_eot(self._vocab)
-        return int(of_turn if of_turn >= 0 else ll.llama_vocab_eos(self._vocab))
+        """The token that ends an answer: that of the chat template, else end of text.
+
+        libllama's own guess at an end of turn may be <|endoftext|> where turns end in <|im_end|>.
+
+        Raises:
+            ModelFileError: The file names no such token.
+        """
+        guesses = ll.llama_vocab_eos(self._vocab), ll.llama_vocab_eot(self._vocab)
+        known = [int(token) for token in guesses if 0 <= token < self.vocabulary_size]
+        if not known:
+            raise ModelFileError(f"{self.file.path} has no tokenizer.ggml.eos_token_id")
+        spellings = self.vocabulary.tokens
+        return next((one for one in known if spellings[one] in self.chat_template), known[0])
 
     @property
     def begin_token(self) -> int | None:
@@ -166,6 +182,8 @@ class LlamaContext:
             AdapterError: The adapter is damaged or does not fit.
             ModelFileError: No memory for the context.
         """
+        if adapter is not None:
+            require_adapter_fits(adapter, model.file)
         self.model = model
         self.tokens = tokens
         self.sequences = sequences
@@ -180,6 +198,7 @@ class LlamaContext:
         if not self._context:
             raise ModelFileError(f"no memory for {tokens} tokens of context of {model.file.path}")
         self._memory: Any = ll.llama_get_memory(self._context)
+        self._batch_tokens = min(_BATCH_TOKENS, ll.llama_n_batch(self._context))
         self._batch: Any = ll.llama_batch_init(_BATCH_TOKENS, 0, 1)
         if adapter is not None:
             self._set_adapter(adapter)
@@ -191,9 +210,10 @@ class LlamaContext:
             For each run `(wanted, V)`, copied out of libllama.
 
         Raises:
-            UsageError: The cache is full, or a token is not in the vocabulary.
+            UsageError: The cache is full, a token is not in the vocabulary, or more rows are
+                wanted than there are tokens.
         """
-        self._require_known_tokens(runs)
+        self._require_sense(runs)
         rows = [np.empty((run.wanted, self.model.vocabulary_size), np.float32) for run in runs]
         flat = [
             (
@@ -206,8 +226,8 @@ class LlamaContext:
             for index, run in enumerate(runs)
             for offset, token in enumerate(run.tokens)
         ]
-        for start in range(0, len(flat), _BATCH_TOKENS):
-            self._decode(flat[start : start + _BATCH_TOKENS], rows)
+        for start in range(0, len(flat), self._batch_tokens):
+            self._decode(flat[start : start + self._batch_tokens], rows)
         return rows
 
     def forget(self, sequence: int, position: int = 0) -> None:
@@ -245,7 +265,6 @@ class LlamaContext:
         self.close()
 
     def _set_adapter(self, path: Path) -> None:
-        require_adapter_fits(path, self.model.file)
         self._lora = ll.llama_adapter_lora_init(self.model.handle, str(path).encode())
         if not self._lora:
             self.close()
@@ -254,9 +273,11 @@ class LlamaContext:
         scales = (ctypes.c_float * 1)(1.0)
         ll.llama_set_adapters_lora(self._context, adapters, 1, scales)
 
-    def _require_known_tokens(self, runs: Sequence[Run]) -> None:
+    def _require_sense(self, runs: Sequence[Run]) -> None:
         size = self.model.vocabulary_size
         for run in runs:
+            if run.wanted > len(run.tokens):
+                raise UsageError(f"{run.wanted} rows are wanted of {len(run.tokens)} tokens")
             bad = next((token for token in run.tokens if not 0 <= token < size), None)
             if bad is not None:
                 raise UsageError(f"token {bad} is not in the vocabulary of {size} tokens")

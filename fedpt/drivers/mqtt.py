@@ -63,6 +63,11 @@ class MqttLink:
         on_connected: Callable[[], None] = lambda: None,
         will: Publication | None = None,
     ) -> None:
+        """Make it; `start` connects.
+
+        Raises:
+            BrokerError: A password, certificate or key cannot be read.
+        """
         self._broker = broker
         self._on_message = on_message
         self._on_connected = on_connected
@@ -154,20 +159,19 @@ class MqttLink:
         client = Client(
             CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5
         )
-        if broker.username is not None:
-            password = broker.password_file.read_text().strip() if broker.password_file else None
-            client.username_pw_set(broker.username, password)
-        if broker.ca_file is not None:
-            client.tls_set(
-                ca_certs=str(broker.ca_file),
-                certfile=str(broker.certificate_file) if broker.certificate_file else None,
-                keyfile=str(broker.key_file) if broker.key_file else None,
-            )
+        try:
+            _identify(client, broker)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            files = (broker.password_file, broker.ca_file, broker.certificate_file, broker.key_file)
+            raise BrokerError(
+                f"cannot use the files for the MQTT broker at {broker.host}:{broker.port}"
+                f" ({', '.join(str(file) for file in files if file)}): {error}"
+            ) from error
         client.reconnect_delay_set(min_delay=1, max_delay=_SLOWEST_RETRY_S)
-        client.suppress_exceptions = True  # ours are caught below; this is for paho's own
-        client.enable_logger(_logger)
+        client.suppress_exceptions = True  # ours are caught and logged in `_guard`
         client.on_socket_open = _set_nodelay
         client.on_connect = self._connect_ended
+        client.on_disconnect = self._connection_lost
         client.on_message = self._message_came
         return client
 
@@ -178,10 +182,16 @@ class MqttLink:
             self._refusal = f"it says {str(reason)!r}"
             return
         self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
-        if self._filters:
-            client.subscribe([(one, _options(qos)) for one, qos in self._filters.items()])
+        if filters := list(self._filters.items()):  # a copy: others subscribe meanwhile
+            client.subscribe([(one, _options(qos)) for one, qos in filters])
         self._guard(self._on_connected)
         self._connected.set()
+
+    def _connection_lost(
+        self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
+    ) -> None:
+        if reason.is_failure:
+            _logger.warning("connection to the broker lost", extra={"reason": str(reason)})
 
     def _message_came(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         self.bytes_received += len(message.payload) + len(message.topic)
@@ -193,6 +203,18 @@ class MqttLink:
             callback()
         except Exception:  # an exception here would end the network thread without a word
             _logger.exception("a callback failed")
+
+
+def _identify(client: Client, broker: BrokerSettings) -> None:
+    if broker.username is not None:
+        password = broker.password_file.read_text().strip() if broker.password_file else None
+        client.username_pw_set(broker.username, password)
+    if broker.ca_file is not None:
+        client.tls_set(
+            ca_certs=str(broker.ca_file),
+            certfile=str(broker.certificate_file) if broker.certificate_file else None,
+            keyfile=str(broker.key_file) if broker.key_file else None,
+        )
 
 
 def _options(qos: int) -> Any:  # paho's SubscribeOptions has no types

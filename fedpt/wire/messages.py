@@ -13,8 +13,9 @@ from fedpt.ids import SHA256_PATTERN
 
 PROTOCOL_VERSION = 1
 
-Sha256Text = Annotated[str, Meta(pattern=f"^{SHA256_PATTERN}$")]
-RunText = Annotated[str, Meta(pattern="^[0-9a-f]{8,64}$")]
+# \Z, for $ also matches before a line break at the end
+Sha256Text = Annotated[str, Meta(pattern=rf"^{SHA256_PATTERN}\Z")]
+RunText = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,64}\Z")]
 """A run of a federation: a random name, safe in file names."""
 
 Count = Annotated[int, Meta(ge=0)]

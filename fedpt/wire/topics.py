@@ -19,14 +19,16 @@ A device may write below its own `device/<device>` and to `worker/+/logits/<devi
 broker's ACL sees to it, and so the device named by a topic is the sender.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 from fedpt.errors import MalformedMessageError
-from fedpt.ids import DeviceId, FederationId, is_name, is_sha256
+from fedpt.ids import NAME_PATTERN, DeviceId, FederationId, is_name, is_sha256
 
 _ROOT: Final = "fedpt/v1"
 _WORKERS: Final = "$share/logit-workers"
+_INDEX_PATTERN: Final = r"0|[1-9][0-9]{0,5}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ def parse(topic: str) -> Parsed:
     Raises:
         MalformedMessageError: It is no topic of this protocol. Daemons log it and go on.
     """
-    match topic.removeprefix(f"{_ROOT}/").split("/")[1:]:  # without the federation
+    head = re.match(rf"{_ROOT}/{NAME_PATTERN}/", topic)
+    match topic[head.end() :].split("/") if head else []:
         case ["coordinator", ("status" | "round") as kind]:
             return FromCoordinator(kind)
         case ["coordinator", "chunk", sha256, index] if _is_chunk(sha256, index):
@@ -125,12 +128,14 @@ def parse(topic: str) -> Parsed:
             sha256, index
         ):
             return Chunk(sha256, int(index), DeviceId(device))
-        case ["device", device, "inbox", kind] if is_name(device):
+        case ["device", device, "inbox", ("want" | "receipt" | "logits") as kind] if is_name(
+            device
+        ):
             return ToDevice(DeviceId(device), kind)
-        case ["worker", _, "logits", device] if is_name(device):
+        case ["worker", worker, "logits", device] if is_name(worker) and is_name(device):
             return FromDevice(DeviceId(device), "logits")
     raise MalformedMessageError(f"not a topic of ours: {topic!r}")
 
 
 def _is_chunk(sha256: str, index: str) -> bool:
-    return is_sha256(sha256) and index.isascii() and index.isdigit() and len(index) < 7  # noqa: PLR2004
+    return is_sha256(sha256) and re.fullmatch(_INDEX_PATTERN, index) is not None

@@ -1,0 +1,99 @@
+"""Writes one example of every message of protocol v1 as `v1/<Message>.msgpack`.
+
+`python -m tests.golden.wire.make` writes those that are missing. A file that is there is never
+written again: it stands for what other versions have sent, and must decode for ever.
+"""
+
+from pathlib import Path
+
+from fedpt.wire.codec import encode
+from fedpt.wire.messages import (
+    BlobRef,
+    ChunkRequest,
+    CoordinatorStatus,
+    DeviceStatus,
+    LogitReply,
+    LogitRequest,
+    Message,
+    RoundAnnouncement,
+    SteeringCoefficients,
+    TrainingPlan,
+    UpdateOffer,
+    UpdateReceipt,
+)
+
+FOLDER = Path(__file__).parent / "v1"
+
+_RUN = "0123456789abcdef0123456789abcdef"
+_ADAPTER = BlobRef(sha256="a" * 64, size_bytes=300_000, chunk_bytes=131_072)
+_UPDATE = BlobRef(sha256="c" * 64, size_bytes=300_001, chunk_bytes=131_072)
+_PLAN = TrainingPlan(epochs=2, learning_rate=0.002, batch_examples=8, context_tokens=256)
+_COEFFICIENTS = SteeringCoefficients(alpha=1.0, beta=0.5, gamma=0.25)
+
+EXAMPLES: tuple[Message, ...] = (
+    _ADAPTER,
+    ChunkRequest(sha256="a" * 64, indices=[0, 2]),
+    CoordinatorStatus(
+        online=True,
+        session=1_760_000_000_000_000_000,
+        small_weights="b" * 64,
+        vocabulary="d" * 64,
+        large_name="SmolLM2 1.7B Instruct",
+    ),
+    _PLAN,
+    _COEFFICIENTS,
+    RoundAnnouncement(
+        run=_RUN,
+        round=3,
+        phase="training",
+        selected=["kitchen", "garage"],
+        adapter=_ADAPTER,
+        training=_PLAN,
+        deadline_unix_s=1_760_003_600.5,
+        coefficients=_COEFFICIENTS,
+    ),
+    DeviceStatus(
+        session=1_760_000_000_000_000_001,
+        activity="training",
+        example_count=120,
+        small_weights="b" * 64,
+        adapter="a" * 64,
+        training_done=0.25,
+        fault="data.jsonl, line 3: the answer is missing or empty",
+    ),
+    UpdateOffer(
+        run=_RUN,
+        round=3,
+        base="a" * 64,
+        update=_UPDATE,
+        example_count=120,
+        training_seconds=61.5,
+        loss=1.25,
+        bytes_down=301_000,
+    ),
+    UpdateReceipt(
+        run=_RUN, round=3, update="c" * 64, accepted=False, code="adapter", reason="not finite"
+    ),
+    LogitRequest(request=7, session="4f1c", position=12, tokens=[0, 383, 65_536]),
+    LogitReply(
+        request=7,
+        session="4f1c",
+        worker="worker-0123456789ab",
+        row=bytes.fromhex("0000803f000000c0"),
+        code="",
+        reason="",
+    ),
+)
+
+
+def main() -> None:
+    """Write what is missing."""
+    FOLDER.mkdir(exist_ok=True)
+    for example in EXAMPLES:
+        path = FOLDER / f"{type(example).__name__}.msgpack"
+        if not path.exists():
+            path.write_bytes(encode(example))
+
+
+if __name__ == "__main__":
+    main()

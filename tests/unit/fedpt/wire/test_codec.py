@@ -1,0 +1,197 @@
+"""Every message comes back as it went; nothing else that comes is let in, or does harm."""
+
+import struct
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedpt.errors import MalformedMessageError
+from fedpt.wire import messages
+from fedpt.wire.codec import MAX_MESSAGE_BYTES, decode, encode, row_from_bytes, row_to_bytes
+from fedpt.wire.messages import (
+    BlobRef,
+    ChunkRequest,
+    DeviceStatus,
+    LogitReply,
+    LogitRequest,
+    Message,
+    RoundAnnouncement,
+    TrainingPlan,
+    UpdateOffer,
+)
+from tests.golden.wire.make import EXAMPLES, FOLDER
+
+KINDS = [
+    kind
+    for kind in vars(messages).values()
+    if isinstance(kind, type) and issubclass(kind, Message) and kind is not Message
+]
+
+
+def values(kind: Any) -> st.SearchStrategy[Any]:  # a case a type
+    """Whatever fits a message's field, from its type."""
+    match msgspec.inspect.type_info(kind) if not isinstance(kind, msgspec.inspect.Type) else kind:
+        case msgspec.inspect.IntType(ge=ge):
+            return st.integers(ge if ge is not None else -(2**63), 2**64 - 1)
+        case msgspec.inspect.FloatType(gt=gt):
+            low = 0.0 if gt is not None else None
+            return st.floats(low, allow_nan=False, exclude_min=gt is not None)
+        case msgspec.inspect.StrType(pattern=str(pattern)):
+            return st.from_regex(pattern, fullmatch=True)
+        case msgspec.inspect.StrType(min_length=low, max_length=high):
+            return st.text(min_size=low or 0, max_size=high)
+        case msgspec.inspect.ListType(item_type=item, min_length=low):
+            return st.lists(values(item), min_size=low or 0, max_size=5)
+        case msgspec.inspect.LiteralType(values=choices):
+            return st.sampled_from(choices)
+        case msgspec.inspect.BoolType():
+            return st.booleans()
+        case msgspec.inspect.BytesType():
+            return st.binary()
+        case msgspec.inspect.StructType(cls=cls, fields=fields):
+            return st.builds(cls, **{field.name: values(field.type) for field in fields})
+        case other:
+            raise TypeError(f"no strategy for {other}: add one")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_every_message_comes_back(kind: type[Message], data: st.DataObject) -> None:
+    message = data.draw(values(kind))
+    assert decode(encode(message), kind) == message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_ever_sent_still_decodes(kind: type[Message]) -> None:
+    (expected,) = (example for example in EXAMPLES if type(example) is kind)
+    assert decode((FOLDER / f"{kind.__name__}.msgpack").read_bytes(), kind) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(garbage=st.binary())
+def test_garbage_is_malformed(kind: type[Message], garbage: bytes) -> None:
+    with suppress(MalformedMessageError):
+        assert isinstance(decode(garbage, kind), kind)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: type(one).__name__)
+def test_a_truncated_message_is_malformed(example: Message) -> None:
+    content = encode(example)
+    for length in range(len(content)):
+        with pytest.raises(MalformedMessageError):
+            decode(content[:length], type(example))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: type(one).__name__)
+@given(place=st.integers(0, 10_000), value=st.integers(0, 255))
+def test_a_changed_byte_raises_nothing_else(example: Message, place: int, value: int) -> None:
+    content = bytearray(encode(example))
+    content[place % len(content)] = value
+    with suppress(MalformedMessageError):
+        decode(bytes(content), type(example))
+
+
+def changed(example: type[Message], **changes: object) -> bytes:
+    """A good example with other values in it, as an attacker could send it."""
+    (good,) = (one for one in EXAMPLES if type(one) is example)
+    return msgspec.msgpack.encode({**msgspec.to_builtins(good, builtin_types=(bytes,)), **changes})
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (BlobRef, {"sha256": "../" * 21 + "x"}),
+        (BlobRef, {"sha256": "A" * 64}),
+        (BlobRef, {"sha256": "a" * 64 + "\n"}),
+        (BlobRef, {"size_bytes": 0}),
+        (BlobRef, {"chunk_bytes": 0}),
+        (BlobRef, {"size_bytes": 2.5}),
+        (ChunkRequest, {"indices": []}),
+        (ChunkRequest, {"indices": [0] * 257}),
+        (ChunkRequest, {"indices": [-1]}),
+        (TrainingPlan, {"learning_rate": float("nan")}),
+        (TrainingPlan, {"learning_rate": 0.0}),
+        (TrainingPlan, {"epochs": True}),
+        (RoundAnnouncement, {"run": "../../etc"}),
+        (RoundAnnouncement, {"run": "01234567\n"}),
+        (RoundAnnouncement, {"phase": "destroying"}),
+        (RoundAnnouncement, {"adapter": None}),
+        (DeviceStatus, {"activity": "off"}),
+        (UpdateOffer, {"example_count": 0}),
+        (LogitRequest, {"session": ""}),
+        (LogitRequest, {"session": "x" * 65}),
+        (LogitRequest, {"tokens": []}),
+        (LogitRequest, {"tokens": [0] * 65_537}),
+        (LogitReply, {"row": "text"}),
+    ],
+)
+def test_values_out_of_range_are_malformed(kind: type[Message], changes: dict[str, object]) -> None:
+    (field,) = changes
+    with pytest.raises(MalformedMessageError, match=f"not a {kind.__name__}: .*{field}"):
+        decode(changed(kind, **changes), kind)
+
+
+def test_a_field_of_a_later_version_is_ignored() -> None:
+    request = decode(changed(ChunkRequest, since="v1.7"), ChunkRequest)
+    assert request == ChunkRequest(sha256="a" * 64, indices=[0, 2])
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\x81\xa1x" + b"\x91" * 100_000,  # nested beyond all measure, in an unknown field
+        b"\x81\xa7indices\xdd\xff\xff\xff\xff",  # a list that claims four billion entries
+        b"\x81\xa8selected\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\x81\xa3row\xc6\xff\xff\xff\xff",
+        b"\x81\xa7session\xa2\xff\xff",  # no UTF-8
+        b"\xd4\x01\x00",
+    ],
+)
+@pytest.mark.parametrize("kind", [ChunkRequest, RoundAnnouncement, LogitReply])
+def test_what_is_made_to_do_harm_is_malformed(kind: type[Message], payload: bytes) -> None:
+    with pytest.raises(MalformedMessageError):
+        decode(payload, kind)
+
+
+def test_too_large_a_message_is_not_even_read() -> None:
+    with pytest.raises(MalformedMessageError, match=r"a LogitReply of 4194305 bytes; 4194304 is"):
+        decode(bytes(MAX_MESSAGE_BYTES + 1), LogitReply)
+
+
+def test_the_largest_row_passes() -> None:
+    row = np.zeros(260_000, np.float32)
+    reply = LogitReply(request=1, session="s", row=row_to_bytes(row))
+    assert decode(encode(reply), LogitReply) == reply
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)))
+def test_a_row_comes_back_exactly(row: list[float]) -> None:
+    back = row_from_bytes(row_to_bytes(np.float32(row)), vocabulary_size=len(row))
+    np.testing.assert_array_equal(back, np.float32(row))
+
+
+def test_a_row_can_be_written_to() -> None:
+    row_from_bytes(bytes(4), vocabulary_size=1)[0] = 1.0
+
+
+@pytest.mark.parametrize("size", [0, 3, 4, 7, 9, 12])
+def test_a_row_of_another_length_is_malformed(size: int) -> None:
+    with pytest.raises(MalformedMessageError, match=f"a row of {size} bytes .* of 2 tokens"):
+        row_from_bytes(bytes(size), vocabulary_size=2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_row_with_a_value_that_is_not_finite_is_malformed(value: float) -> None:
+    with pytest.raises(MalformedMessageError, match="not finite"):
+        row_from_bytes(struct.pack("<2f", 0, value), vocabulary_size=2)
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
+def test_the_last_chunk_may_be_shorter(size: int, count: int) -> None:
+    assert BlobRef(sha256="a" * 64, size_bytes=size, chunk_bytes=3).chunk_count == count
