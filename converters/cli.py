@@ -83,9 +83,9 @@ def derive(
     text: Annotated[
         Path | None, typer.Option(help="Public text to heal on, besides Python's own.")
     ] = None,
-    sequences: Annotated[
-        int, typer.Option(help="Sequences of 128 tokens to heal on; more is better and slower.")
-    ] = 320,
+    steps: Annotated[
+        int, typer.Option(help="Training steps of healing; more is better and slower.", min=0)
+    ] = 240,
     kind: Annotated[str, typer.Option("--type", help="Type of the GGUF file.")] = "Q8_0",
 ) -> None:
     """Make a small model of a large one: keep some layers, heal them on public text.
@@ -102,7 +102,7 @@ def derive(
     from converters.public_text import text_file
     from fedpt.progress_bar import progress_bar
 
-    recipe = Recipe(layers=layers, healing_sequences=sequences, kind=kind.upper())
+    recipe = Recipe(layers=layers, healing_steps=steps, kind=kind.upper())
     texts = text_file(text) if text else []
     with TemporaryDirectory() as folder, progress_bar("deriving") as on_progress:
         large = source

@@ -1,11 +1,11 @@
-"""Training a thinned model to be like its large one: on logits, and layer by layer on the way.
+"""Training a thinned model to predict like its large one.
 
-The hidden states carry far more signal a token than the logits alone, and cost no head; with them a
-quarter of the positions is enough for the logits. Embeddings, norm and head stay the large model's.
+Knowledge distillation on text: forward KL on half of the positions, for the head is a third of a
+small model's work. Embeddings, last norm and head stay the large model's. What the large model
+makes of the text is computed once, so several passes over it cost no more of its work.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,34 +14,33 @@ import torch
 from torch.nn.functional import kl_div, linear
 from transformers import LlamaForCausalLM
 
-from converters.layer_repair import targets
 from converters.layer_walk import hidden_states
 from fedpt.files import written_aside
 from fedpt.progress import OnProgress, Progress
 
-_LOGIT_SHARE: Final = 0.25
+_POSITION_SHARE: Final = 0.5
 _WARMUP_SHARE: Final = 0.05
 _MAX_GRADIENT_NORM: Final = 1.0
-_CHECKPOINT_STEPS: Final = 20
+_CHECKPOINT_STEPS: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """Text `(N, T)` and the large model's last hidden states `(N, T, H)` on it, before its norm."""
+
+    tokens: torch.Tensor
+    taught: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How fast, and where to go on after an interruption."""
+    """How long, how fast, and where to go on after an interruption."""
 
+    steps: int
     batch: int
     learning_rate: float
     seed: int
     checkpoint: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A large model and a small one that has its layers `kept`."""
-
-    large: LlamaForCausalLM
-    small: LlamaForCausalLM
-    kept: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,66 +52,63 @@ class Likeness:
     top1_agreement: float
 
 
-def heal(pair: Pair, tokens: torch.Tensor, schedule: Schedule, *, on_progress: OnProgress) -> None:
-    """Train the small model in place, one pass over `tokens` `(N, T)`."""
-    small, checkpoint = pair.small, schedule.checkpoint
+def heal(
+    small: LlamaForCausalLM, lesson: Lesson, schedule: Schedule, *, on_progress: OnProgress
+) -> None:
+    """Train `small` in place; an interrupted training goes on from its checkpoint."""
     small.train()
     for name, parameter in small.named_parameters():
         parameter.requires_grad_("layers" in name)
     trained = [parameter for parameter in small.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=0.0)
-    total = len(tokens) // schedule.batch
-    first = _resume(checkpoint, small, optimiser)
-    for number in range(first, total):
+    optimiser = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    first = _resume(schedule.checkpoint, small, optimiser)
+    for number in range(first, schedule.steps):
         for group in optimiser.param_groups:
-            group["lr"] = schedule.learning_rate * _rate(number, total)
-        batch = tokens[number * schedule.batch : (number + 1) * schedule.batch]
-        chooser = torch.Generator().manual_seed(schedule.seed + number)
-        loss, kl = _loss(pair, batch, chooser)
+            group["lr"] = schedule.learning_rate * _rate(number, schedule.steps)
+        loss = _loss(small, lesson, schedule, number)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         torch.nn.utils.clip_grad_norm_(trained, _MAX_GRADIENT_NORM)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        on_progress(Progress(number + 1, total, f"healing: KL {kl:.2f} nats/token"))
+        note = f"healing: KL {loss.item():.2f} nats/token"
+        on_progress(Progress(number + 1, schedule.steps, note))
         if (number + 1) % _CHECKPOINT_STEPS == 0:
-            _save(checkpoint, small, optimiser, number + 1)
+            _save(schedule.checkpoint, small, optimiser, number + 1)
     small.eval()
 
 
 @torch.no_grad()
-def likeness(pair: Pair, tokens: torch.Tensor) -> Likeness:
+def likeness(small: LlamaForCausalLM, large: LlamaForCausalLM, tokens: torch.Tensor) -> Likeness:
     """Compare the two on text `(N, T)`."""
     total, same = 0.0, 0
     for part in torch.split(tokens, 2):
         of_large, of_small = (
-            model(part).logits.float().flatten(0, 1).log_softmax(-1)
-            for model in (pair.large, pair.small)
+            model(part).logits.float().flatten(0, 1).log_softmax(-1) for model in (large, small)
         )
         total += float(kl_div(of_small, of_large, log_target=True, reduction="sum"))
         same += int((of_large.argmax(-1) == of_small.argmax(-1)).sum())
     return Likeness(total / tokens.numel(), same / tokens.numel())
 
 
-def _loss(pair: Pair, batch: torch.Tensor, chooser: torch.Generator) -> tuple[torch.Tensor, float]:
-    """KL on some positions plus the relative error of the layers' outputs; and the KL alone."""
-    large = pair.large
-    with torch.no_grad():
-        of_large = list(hidden_states(large, batch))
-        goals = [of_large[depth] for depth in targets(pair.kept, len(large.model.layers))]
-    outputs = list(hidden_states(pair.small, batch))[1:]
-    errors = [
-        ((output - goal).square().mean(-1) / goal.square().mean(-1)).mean()
-        for output, goal in zip(outputs[:-1], goals[:-1], strict=True)
-    ]
-    count = batch.numel()
-    chosen = torch.randperm(count, generator=chooser)[: int(count * _LOGIT_SHARE)]
-    head = large.lm_head.weight
+def _loss(small: LlamaForCausalLM, lesson: Lesson, schedule: Schedule, number: int) -> torch.Tensor:
+    """Mean KL(large || small) at some positions of step `number`'s batch; chosen by seed."""
+    order = torch.Generator().manual_seed(schedule.seed)
+    per_pass = len(lesson.tokens) // schedule.batch
+    for _ in range(number // per_pass + 1):
+        shuffled = torch.randperm(len(lesson.tokens), generator=order)
+    start = number % per_pass * schedule.batch
+    rows = shuffled[start : start + schedule.batch]
+    chooser = torch.Generator().manual_seed(schedule.seed + number)
+    count = int(rows.numel() * lesson.tokens.shape[1] * _POSITION_SHARE)
+    chosen = torch.randperm(rows.numel() * lesson.tokens.shape[1], generator=chooser)[:count]
+    *_, learning = hidden_states(small, lesson.tokens[rows])
     taught, learnt = (
-        linear(large.model.norm(hidden).flatten(0, 1)[chosen], head).log_softmax(-1)
-        for hidden in (goals[-1], outputs[-1])
+        linear(small.model.norm(hidden).flatten(0, 1)[chosen], small.lm_head.weight)
+        for hidden in (lesson.taught[rows].float(), learning)
     )
-    kl = kl_div(learnt, taught, log_target=True, reduction="batchmean")
-    return kl + torch.stack(errors).mean(), kl.item()
+    return kl_div(
+        learnt.log_softmax(-1), taught.log_softmax(-1), log_target=True, reduction="batchmean"
+    )
 
 
 def _rate(step: int, total: int) -> float:

@@ -1,10 +1,13 @@
 """A decoder's layers one at a time: what healing a shortened model looks at."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import torch
 from transformers import LlamaForCausalLM
+
+_SEQUENCES: Final = 4
+"""At a time: larger batches are no faster on a CPU."""
 
 
 def start(model: LlamaForCausalLM, tokens: torch.Tensor) -> tuple[torch.Tensor, Any]:
@@ -27,3 +30,25 @@ def hidden_states(model: LlamaForCausalLM, tokens: torch.Tensor) -> Iterator[tor
     for layer in model.model.layers:
         hidden = step(layer, hidden, rotary)
         yield hidden
+
+
+@torch.no_grad()
+def states_after(
+    model: LlamaForCausalLM, tokens: torch.Tensor, depths: Sequence[int]
+) -> list[torch.Tensor]:
+    """The hidden states `(N, T, H)` after so many layers, for each depth, in half precision.
+
+    Args:
+        model: The whole model.
+        tokens: Text `(N, T)`.
+        depths: Ascending; 0 is the embeddings.
+    """
+    states = [
+        torch.empty(*tokens.shape, model.config.hidden_size, dtype=torch.float16) for _ in depths
+    ]
+    for first in range(0, len(tokens), _SEQUENCES):
+        part = slice(first, first + _SEQUENCES)
+        for depth, hidden in enumerate(hidden_states(model, tokens[part])):
+            if depth in depths:
+                states[depths.index(depth)][part] = hidden
+    return states

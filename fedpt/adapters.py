@@ -31,6 +31,7 @@ CONFIG_NAME: Final = "adapter_config.json"
 TENSORS_NAME: Final = "adapter_model.safetensors"
 
 _MANIFEST_KEY: Final = "fedpt"
+_SHOWN: Final = 500
 _BASE_KEY: Final = "fedpt.base.weights.sha256"
 _LARGEST_VALUE: Final = 100.0
 """Trained factors stay below one or two. One poisoned update with huge values, averaged in, would
@@ -85,7 +86,7 @@ def adapter_from_bytes(content: bytes) -> Adapter:
         tensors = _load_tensors(content)
         manifest = msgspec.json.decode(_metadata(content)[_MANIFEST_KEY], type=AdapterManifest)
     except (msgspec.MsgspecError, ValueError, KeyError, RecursionError) as error:
-        raise AdapterError(f"damaged adapter: {type(error).__name__}: {error}") from error
+        raise AdapterError(_short(f"damaged adapter: {type(error).__name__}: {error}")) from error
     adapter = Adapter(manifest, tensors)
     _check(adapter)
     return adapter
@@ -184,12 +185,12 @@ def require_same_form(adapter: Adapter, reference: Adapter) -> None:
         raise wrong_base("the adapter", adapter.manifest.base_weights,
                          reference.manifest.base_weights)  # fmt: skip
     if adapter.manifest != reference.manifest:
-        raise AdapterError(f"the adapter is {adapter.manifest}, not {reference.manifest}")
+        raise AdapterError(_short(f"not {reference.manifest}: the adapter is {adapter.manifest}"))
     shapes = {name: tensor.shape for name, tensor in adapter.tensors.items()}
     expected = {name: tensor.shape for name, tensor in reference.tensors.items()}
     if shapes != expected:
         odd = sorted(set(shapes.items()) ^ set(expected.items()))[0]
-        raise AdapterError(f"the adapter's tensors differ from those expected, first at {odd}")
+        raise AdapterError(_short(f"the tensors differ from those expected, first at {odd}"))
 
 
 def wrong_base(what: str, stated: str, expected: str) -> WrongBaseError:
@@ -204,20 +205,23 @@ def _check(adapter: Adapter) -> None:
     """Every A has its B, ranks fit, nothing is NaN or infinite."""
     rank = adapter.manifest.rank
     if not is_sha256(adapter.manifest.base_weights) or rank < 1:
-        raise AdapterError(f"the adapter's manifest makes no sense: {adapter.manifest}")
+        raise AdapterError(_short(f"the manifest makes no sense: {adapter.manifest}"))
     if not adapter.tensors:
         raise AdapterError("the adapter has no tensors")
     for name, tensor in adapter.tensors.items():
         module, _, factor = name.removesuffix(".weight").rpartition(".")
         partner = {"lora_A": "lora_B", "lora_B": "lora_A"}.get(factor)
         if partner is None or f"{module}.{partner}.weight" not in adapter.tensors:
-            raise AdapterError(f"tensor {name!r} is no half of a LoRA pair")
+            raise AdapterError(f"tensor {_short(name)!r} is no half of a LoRA pair")
         axis = 0 if factor == "lora_A" else 1
         if tensor.ndim != 2 or tensor.shape[axis] != rank:  # noqa: PLR2004  # a matrix
-            raise AdapterError(f"tensor {name!r} is {tensor.shape}, which does not fit rank {rank}")
+            raise AdapterError(
+                f"tensor {_short(name)!r} is {tensor.shape}, which does not fit rank {rank}"
+            )
         if not np.isfinite(tensor).all() or np.abs(tensor).max(initial=0) > _LARGEST_VALUE:
             raise AdapterError(
-                f"tensor {name!r} holds values that are not finite or beyond {_LARGEST_VALUE:g}"
+                f"tensor {_short(name)!r} holds values that are not finite or beyond"
+                f" {_LARGEST_VALUE:g}"
             )
 
 
@@ -231,8 +235,13 @@ def _load_tensors(content: bytes) -> AdapterTensors:
         raise ValueError(str(error)) from error
     for name, tensor in tensors.items():
         if tensor.dtype not in (np.float16, np.float32):
-            raise ValueError(f"tensor {name!r} is {tensor.dtype}; save it as F32 or F16")
+            raise ValueError(f"tensor {_short(name)!r} is {tensor.dtype}; save it as F32 or F16")
     return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def _short(text: str) -> str:
+    """A network's text for a message, which may go back over it: names can be megabytes long."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _metadata(content: bytes) -> dict[str, str]:

@@ -12,6 +12,8 @@ from fedpt.chat import render_prompt
 from fedpt.gguf_file import GgufFile
 
 _COMMANDS = 360
+_SYSTEMS = (SYSTEM_PROMPT, "You control a smart home.", "Answer briefly.", "")
+_REPLIES = ("Okay.", "Sure, done.", "Done.", "I cannot do that.", "Which one do you mean?")
 _JSON_PIECES = 40
 _PIECE = 1200
 
@@ -22,7 +24,7 @@ def healing_text(model: GgufFile) -> list[str]:
     template = str(model.metadata.get("tokenizer.chat_template", ""))
     commands = make_smart_home_data(public=_COMMANDS).public_prompts
     texts = [
-        render_prompt(template, command, system=rng.choice((SYSTEM_PROMPT, "")))
+        render_prompt(template, command, system=rng.choice(_SYSTEMS)) + rng.choice(_REPLIES)
         for command in commands
     ]
     data = files("home_assistant_intents") / "data"

@@ -14,7 +14,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from hassil import expression as tree
@@ -22,28 +22,12 @@ from hassil.parse_expression import parse_sentence
 from hassil.sample import sample_expression
 from home_assistant_intents import get_intents
 
+from deploy.demo.homes import HOMES, INTENTS, NEIGHBOURS, Home
+from deploy.demo.speech import LANGUAGES
 from fedpt.errors import UsageError
 from fedpt.examples import Example
 
 SYSTEM_PROMPT: Final = "Answer each smart-home command with its intent as JSON."
-
-
-@dataclass(frozen=True, slots=True)
-class Home:
-    """A device's home: what is in it, and what its people ask for.
-
-    Rooms, things and groceries are written as they are said, with their article where the
-    language needs one; the article never becomes part of an answer.
-    """
-
-    name: str
-    language: str
-    rooms: tuple[str, ...]
-    things: Mapping[str, tuple[str, ...]]
-    """Names by Home Assistant domain: light, switch, media_player, climate, cover, vacuum."""
-    groceries: tuple[str, ...]
-    intents: Mapping[str, int] = field(default_factory=dict)
-    """How often each intent is used, relative to the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +72,13 @@ def make_smart_home_data(
     prompts: list[str] = []
     for home, (extra, shared) in zip(homes, shares, strict=True):
         grammar, rng = grammars[home.language], random.Random(f"{seed} {home.name}")
-        examples = _draw(grammar, home, examples_per_device + extra, rng, taken)
+        examples = _draw(grammar, home, examples_per_device + extra, rng, taken=taken)
         held_out += _hold_out(examples, extra, rng)
         private[home.name] = tuple(examples)
-        neighbour = replace(_NEIGHBOURS[home.language], intents=home.intents)
-        prompts += [example.prompt for example in _draw(grammar, neighbour, shared, rng, taken)]
+        neighbour = replace(NEIGHBOURS[home.language], intents=home.intents)
+        prompts += [
+            example.prompt for example in _draw(grammar, neighbour, shared, rng, taken=taken)
+        ]
     rng = random.Random(seed)
     rng.shuffle(held_out)
     rng.shuffle(prompts)
@@ -126,178 +112,6 @@ _WORD_COUNTS: Final = range(3, 17)
 _COLORS: Final = ("white", "red", "orange", "yellow", "green", "blue", "purple", "pink")
 _FILLED_LISTS: Final = {"area", "name", "color", "shopping_list_item", *_NUMBERS}
 _ARTICLES: Final = ("the", "el", "la")
-
-
-@dataclass(frozen=True, slots=True)
-class _Language:
-    """How the package's templates are narrowed to what people say.
-
-    The patterns look at a sentence's *shape*, where a value is ``<article:slot>`` and the article
-    is the noun's own: "turn on the <the:name>", "limpia la <la:area>", "set the light to <:color>".
-    """
-
-    rules: str
-    """Expansion rules in place of the package's: "name: rule", with "; " between them."""
-    said: str
-    """How a shape begins."""
-    unsaid: tuple[str, ...]
-    """What a shape never contains."""
-
-
-_LANGUAGES: Final = {
-    "en": _Language(
-        rules="all: all the; clean: (clean|vacuum); close: close; here: here; home: house; "
-        "everywhere: (everywhere|in the whole house); in: in; is: are; light: lights; "
-        "media: (music|movie); numeric_value_set: (set|change); open: open; set: (set|change); "
-        "temp: temperature; the: the; timer_set: (set|start); track: (song|track); "
-        "turn: (turn|switch); what_is: (what is|what's)",
-        said="turn|switch|set|change|adjust|pause|stop|skip|add|put|clean|vacuum|start|open|close|"
-        "make sure|what|how (warm|cold)",
-        unsaid=(
-            # A noun has one article before it, or a room as in "the kitchen radio".
-            r"(?<!the )<the:area>|(?<!the )(?<!<the:area> )<the:name>|(>|%|percent) the\b|the the",
-            r"(?<!the )(?<!> )(?<!:)\b(lights|brightness|temperature|volume|color|movie)",
-            r"(lights|brightness|temperature|volume|music|shows?|song|track) (the|this)\b|every ",
-            r"(to|on) (shopping )?list|(set|start) (timer|<)|\b(an|the|my) (timer|<:)|put .* in ",
-            # A value has "to" before it and its unit behind it.
-            r"(?<!to )<:(brightness|color|position|temperature|volume_level)>",
-            r":(name|area)> to <:(brightness|position|volume_level)>$|(>|%|percent) brightness$",
-            r"> (minute|hour|degree)\b|-(minutes|hours)|for <:\w+>-|s timer$|hour.*-| [%°]",
-            # Clear only to a recognizer.
-            r"^(set|change) the <the:area> to|to (on|off)$|switch .*out|house lights|\bhere",
-            r"media|shows|> show|pause (in|music|show|tv|my|the <the:area>$)|position\b(?!>)",
-            r"skip (in|on|for|to next|song|track|(the|this) (?!song|track))|next\b(?! song| track)",
-            r" for the <the:name>|of lights|color (?!of)|<the:area> (up|down)|turn (up|down) to",
-        ),
-    ),
-    "es": _Language(
-        rules="apaga: apaga; aquí: aquí; de_aqui: aquí; añadir: (añade|apunta); cual_es: cuál es; "
-        "ejecuta: pon en marcha; enciende: enciende; establece: (pon|ajusta|cambia); "
-        "establece_abre_cierra: (pon|abre|baja); establece_sube_baja: (pon|ajusta); "
-        "limpiar: (limpia|aspira); lista_compra: la lista de la compra; luces: las luces; "
-        "nb_hours: {timer_hours:hours}; nb_minutes: {timer_minutes:minutes}; todos: todas; "
-        "porciento: por ciento; temp: la temperatura; temporizador: temporizador; "
-        "timer_set: (pon|crea); todas_partes: de toda la casa",
-        said="enciende|apaga|pon|ajusta|cambia|abre|baja|limpia|aspira|añade|apunta|crea|cuál",
-        unsaid=(
-            # A noun has its own article before it, fused with "de" if masculine, and none behind.
-            r"(?<!el )(?<!del )<el:|(?<!la )<la:|\bdel (el|la)\b|\bde (el|del?)\b",
-            r"(luces|brillo|volumen|color|temperatura|ahora|actual|mente|mismo|momento) (el|la)\b",
-            r"(>|ciento|grados|°) (el|la)\b|(?<!el )\b(brillo|volumen|color)\b(?!>)|(?<!las )luces",
-            # A value has its preposition before it and its unit behind it.
-            r"(?<!al )<:(brightness|position|volume_level)>|(name|area)> al <:\w+>$|(?<!a )<:temp",
-            r"ajusta .*<:color|pon .*(?<!en )<:color|cambia .*(?<!a )<:color",
-            r"> (hora|minuto)\b|horas <| °|^\w+ temporizador|temporizador en",
-            # Clear only to a recognizer.
-            r"<:(brightness|color|temperature|volume_level)>.* del?\b|^\w+ (del?|en)\b(?! marcha)",
-            r"\b(luz|mi|una|posición|dentro|aquí)\b|> actual\b|compras? <",
-            r"^(apaga|enciende|pon|ajusta|cambia) (el|la) <\w+:area>",
-            r"(ahora|mente|mismo|momento) del?\b",
-        ),
-    ),
-}
-
-_HOMES: Final = (
-    Home(
-        name="loft",
-        language="en",
-        rooms=("the kitchen", "the living room", "the bedroom", "the bathroom", "the office"),
-        things={
-            "light": ("the desk lamp", "the floor lamp", "the neon sign", "the light strip"),
-            "switch": ("the coffee machine",),
-            "media_player": ("the television", "the record player", "the speaker"),
-        },
-        groceries=("oat milk", "coffee", "tortilla chips", "limes"),
-    ),
-    Home(
-        name="cottage",
-        language="en",
-        rooms=("the kitchen", "the dining room", "the nursery", "the hallway", "the basement"),
-        things={
-            "light": ("the chandelier", "the night light"),
-            "switch": ("the electric blanket", "the kettle"),
-            "climate": ("the radiator", "the thermostat"),
-            "cover": ("the blinds", "the curtains", "the shutters"),
-            "vacuum": ("the vacuum cleaner",),
-        },
-        groceries=("milk", "eggs", "bread", "butter", "apples", "nappies", "flour", "cheese"),
-    ),
-    Home(
-        name="piso",
-        language="es",
-        rooms=("la cocina", "el salón", "el dormitorio", "el baño", "la terraza"),
-        things={
-            "light": ("la lámpara", "el foco", "la guirnalda"),
-            "switch": ("la cafetera", "el calentador"),
-            "media_player": ("la radio", "la tele"),
-            "climate": ("el termostato",),
-            "cover": ("la persiana", "el toldo"),
-            "vacuum": ("el robot",),
-        },
-        groceries=("leche", "pan", "huevos", "arroz", "tomates", "aceite", "queso", "jamón"),
-    ),
-    Home(
-        name="casa",
-        language="es",
-        rooms=("la cocina", "el comedor", "el garaje", "el pasillo", "el despacho"),
-        things={
-            "light": ("la farola", "la bombilla"),
-            "switch": ("el riego", "la bomba"),
-            "climate": ("la caldera", "la estufa"),
-            "cover": ("la cortina", "la persiana"),
-            "vacuum": ("la aspiradora",),
-        },
-        groceries=("patatas", "cebollas", "vino", "aceitunas", "naranjas", "café"),
-    ),
-)
-
-_INTENTS: Final = {
-    "HassTurnOn": ("switch", (4, 1, 3, 2)),
-    "HassTurnOff": ("switch", (3, 2, 4, 2)),
-    "HassLightSet": ("light", (5, 0, 3, 0)),
-    "HassClimateSetTemperature": ("climate", (0, 5, 3, 4)),
-    "HassClimateGetTemperature": ("climate", (0, 2, 0, 2)),
-    "HassSetPosition": ("cover", (0, 3, 0, 4)),
-    "HassSetVolume": ("media_player", (4, 0, 2, 0)),
-    "HassMediaPause": ("media_player", (2, 0, 0, 0)),
-    "HassMediaNext": ("media_player", (2, 0, 0, 0)),
-    "HassVacuumCleanArea": ("vacuum", (0, 1, 1, 2)),
-    "HassShoppingListAddItem": ("", (1, 3, 2, 3)),
-    "HassStartTimer": ("", (0, 4, 2, 1)),
-}
-"""By intent: the domain that a template with a name must serve; its weight in each of `_HOMES`."""
-
-_NEIGHBOURS: Final = {
-    "en": Home(
-        name="public-en",
-        language="en",
-        rooms=("the attic", "the garage", "the library", "the guest room", "the laundry room"),
-        things={
-            "light": ("the lantern", "the wall light", "the mirror light"),
-            "switch": ("the printer", "the toaster"),
-            "media_player": ("the stereo", "the jukebox"),
-            "climate": ("the heater", "the boiler"),
-            "cover": ("the awning", "the shades"),
-            "vacuum": ("the cleaning robot",),
-        },
-        groceries=("sugar", "bananas", "yoghurt", "olive oil", "carrots", "toothpaste", "soap"),
-    ),
-    "es": Home(
-        name="public-es",
-        language="es",
-        rooms=("el sótano", "la biblioteca", "el vestíbulo", "la buhardilla"),
-        things={
-            "light": ("el farol", "el aplique"),
-            "switch": ("la impresora", "la tostadora"),
-            "media_player": ("el equipo de música", "el tocadiscos"),
-            "climate": ("el radiador",),
-            "cover": ("el estor",),
-            "vacuum": ("la barredora",),
-        },
-        groceries=("azúcar", "plátanos", "yogures", "lentejas", "jabón", "zanahorias"),
-    ),
-}
-"""By language: the home that public prompts are about; it belongs to no device."""
 
 
 class _Piece(NamedTuple):
@@ -343,12 +157,12 @@ def _share(total: int, parts: int) -> list[int]:
 
 
 def _nth_home(number: int, seed: int) -> Home:
-    lap, index = divmod(number, len(_HOMES))
-    mix = {intent: often[index] for intent, (_, often) in _INTENTS.items() if often[index]}
-    home = replace(_HOMES[index], intents=mix)
+    lap, index = divmod(number, len(HOMES))
+    mix = {intent: often[index] for intent, (_, often) in INTENTS.items() if often[index]}
+    home = replace(HOMES[index], intents=mix)
     if not lap:
         return home
-    known = sorted({room for h in _HOMES if h.language == home.language for room in h.rooms})
+    known = sorted({room for h in HOMES if h.language == home.language for room in h.rooms})
     rooms = random.Random(f"{seed} rooms {number}").sample(known, len(home.rooms))
     return replace(home, name=f"{home.name}-{lap + 1}", rooms=tuple(rooms))
 
@@ -357,13 +171,13 @@ def _load_grammar(code: str) -> _Grammar:
     source = get_intents(code)
     if source is None:
         raise UsageError(f"home-assistant-intents has no sentences for the language {code!r}")
-    language = _LANGUAGES[code]
+    language = LANGUAGES[code]
     plain = dict(pair.split(": ") for pair in language.rules.split("; "))
     texts = {**source["expansion_rules"], **plain}
     rules = {name: parse_sentence(text) for name, text in texts.items()}
     blocks = tuple(
         block
-        for intent in _INTENTS
+        for intent in INTENTS
         for entry in source["intents"][intent]["data"]
         if (block := _read_block(intent, entry, rules)).templates
     )
@@ -385,7 +199,7 @@ def _read_block(
     domains = tuple(entry.get("requires_context", {}).get("domain", ()))
     slots = entry.get("slots", {})
     is_apt = slots.get("domain", "light") == "light" and (
-        not domains or _INTENTS[intent][0] in domains
+        not domains or INTENTS[intent][0] in domains
     )
     fillable = _FILLED_LISTS if domains else _FILLED_LISTS - {"name"}
     templates = tuple(
@@ -398,7 +212,7 @@ def _read_block(
 
 
 def _draw(
-    grammar: _Grammar, home: Home, count: int, rng: random.Random, taken: set[str]
+    grammar: _Grammar, home: Home, count: int, rng: random.Random, *, taken: set[str]
 ) -> list[Example]:
     """Draw sentences that are not taken, and take them."""
     scenes = [

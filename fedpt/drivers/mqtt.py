@@ -22,6 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from fedpt.errors import BrokerError
 from fedpt.settings import BrokerSettings
+from fedpt.wire.codec import MAX_MESSAGE_BYTES
 
 _logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class MqttLink:
         self._filters: dict[str, int] = {}
         self._connected = threading.Event()
         self._refusal = ""
-        self._max_packet_bytes: int | None = None
+        self._max_packet_bytes = MAX_MESSAGE_BYTES
         self.bytes_received = 0
         """Payload and topic bytes received since the start."""
         self._client = self._make_client(client_id)
@@ -138,7 +139,7 @@ class MqttLink:
 
     def _send(self, publication: Publication) -> MQTTMessageInfo:
         size = len(publication.payload) + len(publication.topic) + _PACKET_OVERHEAD_BYTES
-        if self._max_packet_bytes is not None and size > self._max_packet_bytes:
+        if size > self._max_packet_bytes:
             raise BrokerError(
                 f"a packet of {size} bytes for {publication.topic}; the broker takes"
                 f" {self._max_packet_bytes}: raise its max_packet_size"
@@ -181,7 +182,8 @@ class MqttLink:
         if reason.is_failure:
             self._refusal = f"it says {str(reason)!r}"
             return
-        self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        theirs = getattr(properties, "MaximumPacketSize", MAX_MESSAGE_BYTES)
+        self._max_packet_bytes = min(theirs, MAX_MESSAGE_BYTES)  # the embedded broker tells none
         if filters := list(self._filters.items()):  # a copy: others subscribe meanwhile
             client.subscribe([(one, _options(qos)) for one, qos in filters])
         self._guard(self._on_connected)

@@ -82,7 +82,7 @@ class RunningFederation:
                     [sys.executable, "-m", "fedpt.cli", kind, "run", "--config", self.config(name)],
                     stdout=log,
                     stderr=log,
-                    preexec_fn=end_with_parent,
+                    preexec_fn=end_with_parent,  # noqa: PLW1509  # no threads here
                 )
 
     def start_all(self) -> None:

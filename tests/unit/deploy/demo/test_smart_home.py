@@ -13,9 +13,9 @@ from itertools import combinations
 import pytest
 
 from deploy.demo import smart_home
+from deploy.demo.homes import Home
 from deploy.demo.smart_home import (
     SYSTEM_PROMPT,
-    Home,
     SmartHomeData,
     intent_of,
     make_smart_home_data,
@@ -214,7 +214,7 @@ def test_a_home_with_too_few_sentences_says_how_many_it_has() -> None:
     home = Home("hut", "en", ("the kitchen",), {}, (), {"HassVacuumCleanArea": 1})
     grammar = smart_home._load_grammar("en")
     with pytest.raises(UsageError, match="'hut' has 2 different sentences left, 9 were asked for"):
-        smart_home._draw(grammar, home, 9, random.Random(0), set())
+        smart_home._draw(grammar, home, 9, random.Random(0), taken=set())
 
 
 @pytest.mark.parametrize(
