@@ -20,8 +20,8 @@ def _group() -> None:
 )
 def run(
     config: Annotated[Path, typer.Option(help="Settings, TOML.")],
-    rounds: Annotated[int | None, typer.Option(help="Rounds at most.")] = None,
-    port: Annotated[int | None, typer.Option(help="TCP port of the broker.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds at most.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, help="TCP port of the broker.")] = None,
     exit_when_finished: Annotated[
         bool,
         typer.Option("--exit-when-finished", help="End with the last round; else keep answering."),

@@ -70,6 +70,9 @@ _logger = logging.getLogger(__name__)
 _TICK_S: Final = 0.25
 _INBOX_SIZE: Final = 4000
 _PAUSE_AFTER_FAILURE_S: Final = 10.0
+_LONGEST_REASON: Final = 300
+"""Characters of a refusal that go over the wire: parts of it may come from the device."""
+
 _FAREWELL_S: Final = 30.0
 """With `exit_when_finished`: how long devices may take to fetch the last adapter."""
 
@@ -248,7 +251,10 @@ class CoordinatorDaemon:
         for device, request in self._uploads.requests(now):
             self._publish(self._topics.inbox(device, "want"), encode(request))
         for device, offer in self._uploads.complete():
-            self._take_update(device, offer)
+            try:
+                self._take_update(device, offer)
+            except FedptError as error:  # the device offers again
+                _logger.warning("update not taken: %s", error, extra={"device": device})
 
     def _take_update(self, device: DeviceId, offer: UpdateOffer) -> None:
         """All chunks of an update are here: check it, journal it, then tell the device."""
@@ -262,7 +268,9 @@ class CoordinatorDaemon:
             require_same_form(adapter_from_bytes(content), reference)
         except FedptError as error:
             _logger.warning("update refused: %s", error, extra={"device": device})
-            self._send_receipt(device, offer, accepted=False, code=error.code, reason=str(error))
+            self._send_receipt(
+                device, offer, accepted=False, code=error.code, reason=str(error)[:_LONGEST_REASON]
+            )
             return
         if self._is_wanted(device, offer):
             self._record(
@@ -351,8 +359,9 @@ class CoordinatorDaemon:
         )
 
     def _aggregate(self) -> None:
+        most = self._settings.most_examples
         updates = [
-            (self._adapter(update.update), update.example_count)
+            (self._adapter(update.update), min(update.example_count, most))
             for update in self._state.current.updates.values()
         ]
         adapter = self._store.put(adapter_to_bytes(federated_average(updates)))

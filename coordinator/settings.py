@@ -78,6 +78,9 @@ class CoordinatorSettings(Settings):
     round_deadline_s: float = Field(
         3600.0, gt=0, description="a round goes on with the updates that came by then, s"
     )
+    most_examples: int = Field(
+        10_000, ge=1, description="examples that one device's update may weigh as, at most"
+    )
     threads: int | None = Field(None, ge=1, description="threads for models; unset: all cores")
     adapter: AdapterSettings = AdapterSettings()
     training: TrainingSettings = TrainingSettings()

@@ -240,6 +240,8 @@ class DeviceDaemon:
 
     def _execute(self, action: planner.Action) -> None:
         match action:
+            case planner.FetchAdapter() | planner.Offer() if not self._link.is_connected:
+                pass  # paho would queue it, and all its repetitions
             case planner.FetchAdapter(ref):
                 require_fetchable(ref, max_bytes=_MAX_ADAPTER_BYTES)
                 self._continue_fetch(ref.sha256)

@@ -20,7 +20,7 @@ from fedpt.examples import Example, write_examples
 
 _GRACE_S: Final = 15.0
 
-ANSWER_TOKENS: Final = 40
+ANSWER_TOKENS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,8 @@ def _coordinator_settings(plan: DemoPlan, port: int) -> dict[str, Any]:
         "rounds": plan.rounds,
         "min_devices": len(plan.devices),
         "broker": {"port": port},
+        "training": {"epochs": 2},
+        "distillation": {"prompts_per_round": 32},
         "evaluating": {"answer_tokens": ANSWER_TOKENS},
     }
 

@@ -85,5 +85,5 @@ def _way_name(way: str, report: dict[str, Any]) -> str:
         return "steered (1, 1, 1)"
     if way == "steered_calibrated":
         chosen = report["coefficients"]
-        return f"steered ({chosen['alpha']:g}, {chosen['beta']:g}, {chosen['gamma']:g}) calibrated"
+        return f"calibrated ({chosen['alpha']:g}, {chosen['beta']:g}, {chosen['gamma']:g})"
     return way

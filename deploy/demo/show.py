@@ -53,7 +53,7 @@ def run_demo(out: Path, *, rounds: int, devices: int, small: str | None, large: 
     small_path = _small(small, large_path)
     console.print(f"large model  {_describe(large_path)}")
     console.print(f"small model  {_describe(small_path)}")
-    data = make_smart_home_data(devices=devices)
+    data = make_smart_home_data(devices=devices, examples_per_device=128, evaluation=36)
     for device, examples in data.private.items():
         some = examples[0]
         console.print(f"device [bold]{device}[/]  {len(examples)} private examples, such as")

@@ -91,7 +91,7 @@ class LocalApi:
     async def _answer(self, request: Request) -> Response:
         try:
             body = msgspec.json.decode(await request.body(), type=AskBody)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return JSONResponse({"error": f"not a question: {error}"}, status_code=400)
         question = Question(body.question, body.mode, body.max_tokens)
         return StreamingResponse(self._lines(question), media_type="application/x-ndjson")
