@@ -145,6 +145,9 @@ class Assistant:
                 piece = decoder.decode(self._model.piece(step.id))
                 text += piece
                 yield piece
+        if rest := decoder.decode(b"", final=True):  # cut off in the middle of a character
+            text += rest
+            yield rest
         yield AnswerSummary(
             mode=question.mode,
             text=text,

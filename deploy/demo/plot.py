@@ -33,16 +33,20 @@ def plot_rounds(rounds: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    figure, panels = plt.subplots(1, 4, figsize=(16, 4), layout="constrained")
+    figure, panels = plt.subplots(1, 4, figsize=(16, 4.5), layout="constrained")
     numbers = [one["round"] for one in rounds]
     for panel, (score, title) in zip(panels, _PANELS, strict=False):
         for way in WAYS:
             values = [one[way][score] for one in rounds]
             panel.plot(numbers, values, "o-", color=_COLOURS[way], label=way.replace("_", ", "))
         panel.set(title=title, xlabel="round")
-        panel.set_ylim(bottom=0, top=None if score == "nll" else 1)
-        panel.grid(alpha=0.3)
-    panels[0].legend(frameon=False, fontsize=9)
+        if score == "nll":
+            panel.set_yscale("log")  # large and expert are far apart
+        else:
+            panel.set_ylim(0, 1)
+        panel.grid(alpha=0.3, which="both")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=len(WAYS), frameon=False)
     bottom = [0.0] * len(rounds)
     for phase, shade in (("training", "#9ecae1"), ("evaluation", "#6baed6"),
                          ("distillation", "#2171b5")):  # fmt: skip
@@ -50,7 +54,8 @@ def plot_rounds(rounds: Sequence[dict[str, Any]], path: Path) -> None:
         panels[3].bar(numbers, values, bottom=bottom, color=shade, label=phase)
         bottom = [low + value for low, value in zip(bottom, values, strict=True)]
     panels[3].set(title="seconds by phase", xlabel="round")
-    panels[3].legend(frameon=False, fontsize=9)
+    handles, labels = panels[3].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower right", ncols=3, frameon=False)
     for panel in panels:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.spines[["top", "right"]].set_visible(False)

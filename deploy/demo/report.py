@@ -82,7 +82,7 @@ def device_lines(report: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def _way_name(way: str, report: dict[str, Any]) -> str:
     if way == "steered":
-        return "steered (1, 1, 1)"
+        return "steered    (1, 1, 1)"
     if way == "steered_calibrated":
         chosen = report["coefficients"]
         return f"calibrated ({chosen['alpha']:g}, {chosen['beta']:g}, {chosen['gamma']:g})"

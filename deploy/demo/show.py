@@ -27,7 +27,7 @@ from fedpt.gguf_file import read_gguf
 from fedpt.progress_bar import progress_bar
 from fedpt.settings import load
 
-_POLL_S: Final = 0.5
+_POLL_S: Final = 1.0
 _QUESTIONS: Final = 3
 _START_TIMEOUT_S: Final = 120.0
 
@@ -51,13 +51,13 @@ def run_demo(out: Path, *, rounds: int, devices: int, small: str | None, large: 
     console.rule("[bold]fedpt: federated proxy-tuning")
     large_path = large_model(large)
     small_path = _small(small, large_path)
-    console.print(f"large model  {_describe(large_path)}")
-    console.print(f"small model  {_describe(small_path)}")
+    console.print(f"large model  {_describe(large_path)}", soft_wrap=True)
+    console.print(f"small model  {_describe(small_path)}", soft_wrap=True)
     data = make_smart_home_data(devices=devices, examples_per_device=128, evaluation=36)
     for device, examples in data.private.items():
         some = examples[0]
         console.print(f"device [bold]{device}[/]  {len(examples)} private examples, such as")
-        console.print(f"    {some.prompt!r} → {some.answer}", highlight=False)
+        console.print(f"    {some.prompt!r} → {some.answer}", highlight=False, soft_wrap=True)
     out = out.absolute()
     plan = DemoPlan(out / "federation", small_path, large_path, data, rounds)
     report: dict[str, Any] = {
@@ -76,7 +76,8 @@ def run_demo(out: Path, *, rounds: int, devices: int, small: str | None, large: 
     plot_rounds(report["rounds"], out / "rounds.png")
     console.print(
         f"everything is stopped after {report['seconds']:.0f} s;"
-        f" see {out / 'rounds.png'} and {out / 'report.json'}"
+        f" see {out / 'rounds.png'} and {out / 'report.json'}",
+        soft_wrap=True,
     )
 
 
@@ -120,7 +121,7 @@ class _LiveBars:
         }
         self._said = ""
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console, transient=True)
+        self._bar = Progress(*columns, console=console, transient=True, refresh_per_second=2)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "_LiveBars":
@@ -164,7 +165,7 @@ class _LiveBars:
 def _show_round(console: Console, report: dict[str, Any]) -> None:
     scores = Table(title=f"round {report['round']}", title_justify="left", title_style="bold")
     scores.add_column("")
-    for name in ("nll per token", "exact match", "ROUGE-L", "intent accuracy"):
+    for name in ("nll/token", "exact match", "ROUGE-L", "intent right"):
         scores.add_column(name, justify="right")
     for row in score_lines(report):
         scores.add_row(*row)
@@ -189,13 +190,14 @@ def _ask_assistants(console: Console, plan: DemoPlan) -> list[dict[str, Any]]:
     for number, example in enumerate(examples[::step][:_QUESTIONS]):
         device = plan.devices[number % len(plan.devices)]
         console.print(f"[bold]{device}[/]  {example.prompt!r}", highlight=False)
-        console.print(f"    {'wanted':<8} {example.answer}", highlight=False)
+        console.print(f"    {'wanted':<8} {example.answer}", highlight=False, soft_wrap=True)
         for mode in ("local", "steered"):
             summary = _ask(plan, device, Question(example.prompt, mode))
             console.print(
                 f"    {mode:<8} {summary.text}  [dim]{summary.seconds:.1f} s,"
                 f" {summary.steered_tokens} of {summary.tokens} tokens steered[/]",
                 highlight=False,
+                soft_wrap=True,
             )
             answers.append({
                 "device": device, "question": example.prompt, "wanted": example.answer,

@@ -15,6 +15,9 @@ from fedpt.errors import FedptError
 _logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG: Final = 1
+_PARENT_VARIABLE: Final = "FEDPT_PARENT"
+"""The parent's process id: it may end while its child is still importing."""
+
 _GRACE_S: Final = 5.0
 _STDERR_LINES: Final = 40
 
@@ -22,7 +25,7 @@ _STDERR_LINES: Final = 40
 def end_with_parent() -> None:
     """Ask the kernel to end this process when its parent ends, also by SIGKILL. Linux only."""
     if sys.platform == "linux":
-        parent = os.getppid()
+        parent = int(os.environ.get(_PARENT_VARIABLE) or os.getppid())
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended in between
             os.kill(os.getpid(), signal.SIGKILL)
@@ -58,6 +61,7 @@ class ChildProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                env={**os.environ, _PARENT_VARIABLE: str(os.getpid())},
                 start_new_session=True,  # Ctrl-C is for the parent, which then stops its children
             )
         except OSError as error:
