@@ -27,6 +27,7 @@ from converters.public_text import public_text
 from fedpt.drivers.llama import LlamaModel
 from fedpt.errors import ModelFileError, UsageError
 from fedpt.files import sha256_bytes, write_json
+from fedpt.gguf_file import read_gguf, weights_sha256
 from fedpt.ids import Sha256
 from fedpt.progress import OnProgress, Progress, ignore_progress
 
@@ -95,7 +96,11 @@ def derive(
         UsageError: It has too few layers.
         StorageError: The folder cannot be written.
     """
-    wanted = {"recipe": recipe.sha256, "texts": _digest(texts), "large": str(large)}
+    wanted = {
+        "recipe": recipe.sha256,
+        "texts": _digest(texts),
+        "large": weights_sha256(read_gguf(large)),
+    }
     if (done := _read_report(folder, wanted)) is not None:
         return done
     started = time.monotonic()

@@ -14,13 +14,13 @@ from typing import Final, assert_never
 from uuid import uuid4
 
 import msgspec
-import numpy as np
 
 from converters.tensor_names import linear_shapes
 from coordinator import planner, transitions
-from coordinator.aggregation import federated_average
+from coordinator.adapter_store import AdapterStore
 from coordinator.announcing import announcement
 from coordinator.children import Children, JobEnded
+from coordinator.downloads import Downloads
 from coordinator.drivers.journal import Journal
 from coordinator.round_job import ADAPTER_NAME, DistillationResult
 from coordinator.settings import CoordinatorSettings
@@ -39,14 +39,6 @@ from coordinator.state import (
     UpdateAccepted,
 )
 from coordinator.uploads import Uploads
-from fedpt.adapters import (
-    Adapter,
-    AdapterManifest,
-    adapter_from_bytes,
-    adapter_to_bytes,
-    initial_adapter,
-    require_same_form,
-)
 from fedpt.blobs import BlobStore
 from fedpt.drivers.mqtt import MqttLink, Publication, Received
 from fedpt.errors import FedptError
@@ -75,10 +67,6 @@ _LONGEST_REASON: Final = 300
 
 _FAREWELL_S: Final = 30.0
 """With `exit_when_finished`: how long devices may take to fetch the last adapter."""
-
-_CHUNK_AGAIN_S: Final = 1.0
-"""A chunk that several devices want is published once: the broker fans it out. A device that missed
-it asks again after longer than this (`fedpt.blobs`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +125,8 @@ class CoordinatorDaemon:
         self._fleet = Fleet()
         self._uploads = Uploads(self._store)
         self._children = Children(settings, on_end=self._inbox.put)
-        self._chunks_sent: dict[tuple[str, int], float] = {}
+        self._adapters = AdapterStore(self._store)
+        self._downloads = Downloads(self._store)
         self._bytes_up: dict[DeviceId, int] = {}
         self._link = MqttLink(
             settings.broker,
@@ -264,8 +253,7 @@ class CoordinatorDaemon:
             _logger.warning("update lost on its way: %s", error, extra={"device": device})
             return
         try:
-            reference = self._adapter(self._state.current.base)
-            require_same_form(adapter_from_bytes(content), reference)
+            self._adapters.require_update(content, base=self._state.current.base)
         except FedptError as error:
             _logger.warning("update refused: %s", error, extra={"device": device})
             self._send_receipt(
@@ -334,17 +322,11 @@ class CoordinatorDaemon:
                 assert_never(action)
 
     def _start_run(self) -> None:
-        settings = self._settings.adapter
         run = uuid4().hex
-        manifest = AdapterManifest(
-            base_weights=self._weights,
-            rank=settings.rank,
-            alpha=settings.alpha,
-            target_modules=settings.target_modules,
+        first = self._adapters.put_first(
+            self._settings.adapter, self._shapes, self._weights, seed=int(run[:8], 16)
         )
-        rng = np.random.default_rng(int(run[:8], 16))
-        first = self._store.put(adapter_to_bytes(initial_adapter(self._shapes, manifest, rng)))
-        self._record(RunStarted(run=run, adapter=first.sha256))
+        self._record(RunStarted(run=run, adapter=first))
 
     def _start_round(self, number: int, selected: tuple[DeviceId, ...]) -> None:
         now = time.time()
@@ -359,13 +341,10 @@ class CoordinatorDaemon:
         )
 
     def _aggregate(self) -> None:
-        most = self._settings.most_examples
-        updates = [
-            (self._adapter(update.update), min(update.example_count, most))
-            for update in self._state.current.updates.values()
-        ]
-        adapter = self._store.put(adapter_to_bytes(federated_average(updates)))
-        self._record(Aggregated(adapter=adapter.sha256, at_unix_s=time.time()))
+        adapter = self._adapters.put_average(
+            self._state.current.updates.values(), most_examples=self._settings.most_examples
+        )
+        self._record(Aggregated(adapter=adapter, at_unix_s=time.time()))
 
     def _take_result(self, ended: JobEnded) -> None:
         """A step that failed is planned again, after a pause that `children` sees to."""
@@ -417,16 +396,9 @@ class CoordinatorDaemon:
             self._publish(self._topics.round, encode(message), is_retained=True)
 
     def _send_chunks(self, request: ChunkRequest) -> None:
-        """Publish chunks of the announced adapter, each once for all who want it now."""
-        if request.sha256 != self._state.adapter:
-            return  # nothing else is on offer
-        now, count = time.monotonic(), self._store.ref(request.sha256).chunk_count
-        for index in request.indices:
-            sent = self._chunks_sent.get((request.sha256, index), float("-inf"))
-            if index < count and now - sent > _CHUNK_AGAIN_S:
-                chunk = self._store.chunk(request.sha256, index)
-                self._chunks_sent[request.sha256, index] = now
-                self._publish(self._topics.coordinator_chunk(request.sha256, index), chunk)
+        sha256 = self._state.adapter
+        for index, chunk in self._downloads.chunks(request, sha256, time.monotonic()):
+            self._publish(self._topics.coordinator_chunk(sha256, index), chunk)
 
     def _send_receipt(
         self,
@@ -473,16 +445,13 @@ class CoordinatorDaemon:
 
     # -- looking up ----------------------------------------------------------------------------
 
-    def _adapter(self, sha256: str) -> Adapter:
-        return adapter_from_bytes(self._store.get(sha256))
-
     def _aggregated(self) -> str:
         aggregated = self._state.current.aggregated
         assert aggregated is not None  # the phases after training begin with it
         return aggregated.adapter
 
     def _aggregated_path(self) -> str:
-        return str(self._store.path(self._aggregated()))
+        return str(self._adapters.path(self._aggregated()))
 
 
 def _blobs_in_use(state: FederationState) -> set[str]:

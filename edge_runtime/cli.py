@@ -52,7 +52,9 @@ def status(config: Config) -> None:
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
+    question: Annotated[
+        str, typer.Argument(help="What to ask; - reads it from standard input.")
+    ] = "-",
     mode: Annotated[
         Literal["local", "steered"] | None,
         typer.Option(
