@@ -45,11 +45,7 @@ class Trained:
 def encode_for(
     model: LlamaModel, examples: Sequence[Example], *, room: int
 ) -> list[EncodedExample]:
-    """The examples as the model's tokens, each at most `room` of them.
-
-    Raises:
-        WrongBaseError: Never; see `require_base`.
-    """
+    """The examples as the model's tokens, each at most `room` of them."""
     return [encode_example(model, example).truncated(room) for example in examples]
 
 
