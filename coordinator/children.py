@@ -51,17 +51,17 @@ class Children:
 
     def start_worker(self) -> None:
         """Start the logit worker."""
+        self._worker_due = time.monotonic() + _PAUSE_AFTER_FAILURE_S
         path = self._settings.state_dir / "worker.json"
         write_bytes(path, self._settings.model_dump_json().encode())
         self._worker = ChildProcess(
             "coordinator.logit_worker",
             [str(path)],
             on_line=lambda _line: None,
-            on_end=lambda code, errors: _logger.info(
+            on_end=lambda code, errors: (_logger.warning if code else _logger.info)(
                 "logit worker ended", extra={"exit_code": code, "output": errors[-500:]}
             ),
         )
-        self._worker_due = time.monotonic() + _PAUSE_AFTER_FAILURE_S
 
     def keep_worker(self) -> None:
         """Start it again if it has ended, not more often than every ten seconds."""
@@ -110,6 +110,8 @@ class Children:
         self.failed_jobs = self.failed_jobs + 1 if ended.fault else 0
         if ended.fault:
             self._job_due = time.monotonic() + _PAUSE_AFTER_FAILURE_S
+        else:
+            shutil.rmtree(ended.folder, ignore_errors=True)
 
     def stop(self) -> None:
         """End all of them."""

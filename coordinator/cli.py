@@ -70,8 +70,10 @@ def evaluate(
     adapter: Annotated[
         Path | None, typer.Option(help="The expert's adapter: a GGUF, or a PEFT folder.")
     ] = None,
-    answer_tokens: Annotated[int, typer.Option(help="Longest generated answer, tokens.")] = 64,
-    threads: Annotated[int | None, typer.Option(help="Threads; default: all cores.")] = None,
+    answer_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest generated answer, tokens.")
+    ] = 64,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all cores.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, answers included.")] = False,
 ) -> None:
     """Score large, antiexpert, expert and steered on a data set, side by side.

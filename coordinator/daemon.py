@@ -41,7 +41,7 @@ from coordinator.state import (
 from coordinator.uploads import Uploads
 from fedpt.blobs import BlobStore
 from fedpt.drivers.mqtt import MqttLink, Publication, Received
-from fedpt.errors import FedptError
+from fedpt.errors import BlobError, FedptError
 from fedpt.examples import read_examples, read_prompts
 from fedpt.gguf_file import read_gguf, weights_sha256
 from fedpt.ids import DeviceId, FederationId
@@ -120,12 +120,14 @@ class CoordinatorDaemon:
             large_name=large.name,
         )
         self._store = BlobStore(settings.state_dir / "blobs")
+        self._adapters = AdapterStore(self._store)
         self._journal = Journal(settings.state_dir / "journal.sqlite")
         self._state: FederationState = transitions.fold(self._journal.read())
+        if self._state.run:
+            self._adapters.require_base(self._state.adapter, self._weights)
         self._fleet = Fleet()
         self._uploads = Uploads(self._store)
         self._children = Children(settings, on_end=self._inbox.put)
-        self._adapters = AdapterStore(self._store)
         self._downloads = Downloads(self._store)
         self._bytes_up: dict[DeviceId, int] = {}
         self._link = MqttLink(
@@ -162,7 +164,7 @@ class CoordinatorDaemon:
                 self._handle_next()
                 self._request_chunks()
                 self._execute_plan()
-                self._children.keep_worker()
+                self._keep_worker()
                 if self._exit_when_finished and self._has_said_farewell():
                     return
         finally:
@@ -226,13 +228,19 @@ class CoordinatorDaemon:
     def _hear_offer(self, device: DeviceId, offer: UpdateOffer) -> None:
         match transitions.admit(self._state, device, offer):
             case transitions.Wanted():
-                base = self._store.ref(self._state.current.base)
-                self._uploads.begin(device, offer, max_bytes=2 * base.size_bytes)
+                self._begin_upload(device, offer)
             case transitions.AlreadyAccepted():
                 self._send_receipt(device, offer, accepted=True)
             case transitions.Refused(code, reason):
                 _logger.info("update refused", extra={"device": device, "code": code})
                 self._send_receipt(device, offer, accepted=False, code=code, reason=reason)
+
+    def _begin_upload(self, device: DeviceId, offer: UpdateOffer) -> None:
+        base = self._store.ref(self._state.current.base)
+        try:
+            self._uploads.begin(device, offer, max_bytes=2 * base.size_bytes)
+        except BlobError as error:
+            self._refuse(device, offer, error)
 
     def _request_chunks(self) -> None:
         now = time.monotonic()
@@ -255,10 +263,7 @@ class CoordinatorDaemon:
         try:
             self._adapters.require_update(content, base=self._state.current.base)
         except FedptError as error:
-            _logger.warning("update refused: %s", error, extra={"device": device})
-            self._send_receipt(
-                device, offer, accepted=False, code=error.code, reason=str(error)[:_LONGEST_REASON]
-            )
+            self._refuse(device, offer, error)
             return
         if self._is_wanted(device, offer):
             self._record(
@@ -296,6 +301,12 @@ class CoordinatorDaemon:
         except FedptError as error:  # a full disk, say: it may be mended while we wait
             _logger.error("%s failed: %s", type(action).__name__, error)
             self._retry_at = time.monotonic() + _PAUSE_AFTER_FAILURE_S
+
+    def _keep_worker(self) -> None:
+        try:
+            self._children.keep_worker()
+        except FedptError as error:  # a full disk; tried again in ten seconds
+            _logger.error("the logit worker does not start: %s", error)
 
     def _execute(self, action: planner.Action) -> None:
         match action:
@@ -399,6 +410,11 @@ class CoordinatorDaemon:
         sha256 = self._state.adapter
         for index, chunk in self._downloads.chunks(request, sha256, time.monotonic()):
             self._publish(self._topics.coordinator_chunk(sha256, index), chunk)
+
+    def _refuse(self, device: DeviceId, offer: UpdateOffer, error: FedptError) -> None:
+        _logger.warning("update refused: %s", error, extra={"device": device})
+        reason = str(error)[:_LONGEST_REASON]
+        self._send_receipt(device, offer, accepted=False, code=error.code, reason=reason)
 
     def _send_receipt(
         self,

@@ -54,7 +54,11 @@ def evaluate_round(folder: Path) -> Evaluation:
             trio,
             examples,
             answer_tokens=job.answer_tokens,
-            known_answers=job.known_answers,
+            known_answers={
+                way: answers
+                for way, answers in job.known_answers.items()
+                if len(answers) == len(examples)  # else the file was edited meanwhile
+            },
             on_progress=_report,
         )
     write_result(folder, result)

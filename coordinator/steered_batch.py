@@ -20,7 +20,6 @@ BATCH_TEXTS: Final = 24
 """Texts at a time: beyond, the arithmetic is no denser and only the rows of logits grow."""
 
 Prompt = Sequence[int]
-OnStep = Callable[[int], None]
 
 
 class TextBatch:

@@ -76,7 +76,7 @@ def ask(
         Path | None, typer.Option(help="Without a device: the large model, GGUF.")
     ] = None,
     system: Annotated[str, typer.Option(help="Without a device: set before the question.")] = "",
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, tokens.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, tokens.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object with all facts of the answer.")
     ] = False,

@@ -105,7 +105,7 @@ class DeviceDaemon:
         self._progress = 0.0
         self._status_sent: tuple[DeviceStatus | None, float] = (None, 0.0)
         self._bytes_at_round_start = 0
-        self._example_count = len(read_examples(settings.data))
+        self._example_count = len(read_examples(settings.data)) if settings.data else 0
         self._model = LlamaModel(settings.small)
         self._weights = weights_sha256(self._model.file)
         self._desk = LogitDesk()
@@ -152,9 +152,15 @@ class DeviceDaemon:
     def _receive(self, message: Received) -> None:
         """On the network thread: logit replies go straight to who waits, all else to the inbox."""
         if message.topic == self._topics.inbox(self._device, "logits"):
-            self._desk.deliver(decode(message.payload, LogitReply))
+            self._hear_logits(message.payload)
         elif self._inbox.qsize() < _INBOX_SIZE:  # beyond that it is a flood; all is repeated
             self._inbox.put(message)
+
+    def _hear_logits(self, payload: bytes) -> None:
+        try:
+            self._desk.deliver(decode(payload, LogitReply))
+        except FedptError as error:
+            _logger.warning("dropped: %s", error, extra={"code": error.code})
 
     def _handle_next(self) -> None:
         try:
@@ -224,7 +230,7 @@ class DeviceDaemon:
         self._outbox.settle(offer, receipt)
         log = _logger.info if receipt.accepted else _logger.warning
         log("update settled", extra={"accepted": receipt.accepted, "reason": receipt.reason})
-        self._apply(Settled())
+        self._apply(Settled("" if receipt.accepted else f"update refused: {receipt.reason}"))
 
     def _apply(self, event: Event) -> None:
         self._state = transitions.apply(self._state, event)

@@ -34,7 +34,9 @@ class DeviceSettings(Settings):
     name: Name = Field(description="this device's name: its MQTT client id and topic level")
     federation: Name = Field("home", description="the federation that it belongs to")
     small: Path = Field(description="the small model, a GGUF file")
-    data: Path = Field(description="private examples, JSONL")
+    data: Path | None = Field(
+        None, description="private examples, JSONL; unset: this device only answers"
+    )
     state_dir: Path = Field(description="folder for adapters and updates")
     broker: BrokerSettings = BrokerSettings()
     assistant: AssistantSettings = AssistantSettings()

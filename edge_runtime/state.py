@@ -106,7 +106,9 @@ class OfferForgotten:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The coordinator's receipt for our update has come."""
+    """The coordinator's receipt for our update has come; `fault` says why it was refused."""
+
+    fault: str = ""
 
 
 Event = (

@@ -74,8 +74,8 @@ def apply(state: DeviceState, event: Event) -> DeviceState:  # noqa: C901  # a c
             return replace(state, offered_at=at)
         case OfferForgotten():
             return replace(state, offered_at=None)
-        case Settled():
-            return replace(state, is_settled=True)
+        case Settled(fault):
+            return replace(state, is_settled=True, fault=fault or state.fault)
         case _:
             assert_never(event)
 

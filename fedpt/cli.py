@@ -48,7 +48,11 @@ def main(arguments: list[str] | None = None) -> None:
         extra = _EXTRA_OF_MODULE.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        _fail(f"this command needs {error.name}; install it with: pip install 'fedpt[{extra}]'", 1)
+        _fail(
+            f"this command needs {error.name}; in fedpt's folder:"
+            f" pip install -c constraints.txt '.[{extra}]'",
+            1,
+        )
 
 
 def _build(arguments: list[str]) -> typer.Typer:

@@ -9,9 +9,6 @@ DeviceId = NewType("DeviceId", str)
 FederationId = NewType("FederationId", str)
 """A federation's name: one topic level."""
 
-RunId = NewType("RunId", str)
-"""One run of a federation, from its first round to its last."""
-
 Sha256 = NewType("Sha256", str)
 """64 lower-case hexadecimal digits."""
 

@@ -79,7 +79,7 @@ def steer_logits(rows: Rows, coefficients: Coefficients = PLAIN) -> Logits:
 
     Raises:
         VocabularyMismatchError: The shapes differ. Never truncated here: a silent cut hides a
-            wrong tokenizer. Daemons catch it and answer without steering.
+            wrong tokenizer. Nothing catches it: rows are checked where they come in.
     """
     large, expert, antiexpert = rows
     if not large.shape == expert.shape == antiexpert.shape:

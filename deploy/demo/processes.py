@@ -15,10 +15,13 @@ from typing import Any, Final, Self
 
 from deploy.demo.smart_home import SYSTEM_PROMPT, SmartHomeData
 from fedpt.drivers.child_process import end_with_parent
-from fedpt.errors import FedptError
+from fedpt.errors import FedptError, UsageError
 from fedpt.examples import Example, write_examples
+from fedpt.files import write_bytes
 
 _GRACE_S: Final = 15.0
+
+_COORDINATOR_CONFIG: Final = "coordinator.toml"
 
 ANSWER_TOKENS: Final = 32
 
@@ -59,10 +62,10 @@ class Federation:
         """Write data and settings anew and start all processes.
 
         Raises:
-            FedptError: A process cannot be started, or ends at once.
+            FedptError: The folder cannot be written.
         """
         write_files(self.plan, port=_free_port())
-        coordinator = self.plan.folder / "coordinator.toml"
+        coordinator = self.plan.folder / _COORDINATOR_CONFIG
         self._start("coordinator", ["coordinator", "run", "--config", str(coordinator)])
         for device in self.plan.devices:
             config = str(self.plan.device_config(device))
@@ -119,19 +122,21 @@ def write_files(plan: DemoPlan, *, port: int) -> None:
 
     Raises:
         StorageError: The folder cannot be written.
+        UsageError: It holds something that no demonstration wrote.
     """
+    if plan.folder.exists() and not (plan.folder / _COORDINATOR_CONFIG).is_file():
+        raise UsageError(f"{plan.folder} holds something else; choose another --out")
     shutil.rmtree(plan.folder, ignore_errors=True)
     for device, examples in plan.data.private.items():
         write_examples(plan.folder / f"{device}.jsonl", examples)
     write_examples(plan.folder / "evaluation.jsonl", plan.data.evaluation)
     prompts = [Example(prompt, "", SYSTEM_PROMPT) for prompt in plan.data.public_prompts]
     write_examples(plan.folder / "public.jsonl", prompts)
-    (plan.folder / "coordinator.toml").write_text(
-        _toml(_coordinator_settings(plan, port)), encoding="utf-8"
-    )
+    settings = _toml(_coordinator_settings(plan, port))
+    write_bytes(plan.folder / _COORDINATOR_CONFIG, settings.encode())
     for device in plan.devices:
-        settings = _device_settings(plan, device, port)
-        plan.device_config(device).write_text(_toml(settings), encoding="utf-8")
+        settings = _toml(_device_settings(plan, device, port))
+        write_bytes(plan.device_config(device), settings.encode())
 
 
 def _coordinator_settings(plan: DemoPlan, port: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from fedpt.settings import load
 
 _POLL_S: Final = 1.0
 _QUESTIONS: Final = 3
-_START_TIMEOUT_S: Final = 120.0
+_SWITCH_TIMEOUT_S: Final = 60.0
 
 _PHASES: Final = {
     Phase.WAITING: "devices are joining",
@@ -70,6 +70,7 @@ def run_demo(out: Path, *, rounds: int, devices: int, small: str | None, large: 
         for record in _watch_rounds(console, federation):
             report["rounds"].append(round_report(record, data.evaluation))
             _show_round(console, report["rounds"][-1])
+        _wait_for_assistants(federation)
         report["answers"] = _ask_assistants(console, plan)
     report["seconds"] = time.monotonic() - started
     write_json(out / "report.json", report)
@@ -115,10 +116,7 @@ class _LiveBars:
     def __init__(self, console: Console, plan: DemoPlan) -> None:
         self._console = console
         self._plan = plan
-        self._settings = {
-            device: load(DeviceSettings, toml=plan.device_config(device), prefix=ENVIRONMENT_PREFIX)
-            for device in plan.devices
-        }
+        self._settings = {device: _device_settings(plan, device) for device in plan.devices}
         self._said = ""
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self._bar = Progress(*columns, console=console, transient=True, refresh_per_second=2)
@@ -181,6 +179,22 @@ def _show_round(console: Console, report: dict[str, Any]) -> None:
     console.print(f"[dim]{seconds}[/]")
 
 
+def _wait_for_assistants(federation: Federation) -> None:
+    """Until every assistant answers with the last adapter, or a minute is over."""
+    plan, end = federation.plan, time.monotonic() + _SWITCH_TIMEOUT_S
+    wanted = _read_state(plan).adapter
+    sockets = [_device_settings(plan, device).socket for device in plan.devices]
+    while any(daemon_status(socket)["adapter"] != wanted for socket in sockets):
+        federation.require_running()
+        if time.monotonic() > end:
+            return
+        time.sleep(_POLL_S)
+
+
+def _device_settings(plan: DemoPlan, device: str) -> DeviceSettings:
+    return load(DeviceSettings, toml=plan.device_config(device), prefix=ENVIRONMENT_PREFIX)
+
+
 def _ask_assistants(console: Console, plan: DemoPlan) -> list[dict[str, Any]]:
     """Three questions that no device has seen, to each device in turn, in both modes."""
     console.rule("the assistants answer")
@@ -208,8 +222,7 @@ def _ask_assistants(console: Console, plan: DemoPlan) -> list[dict[str, Any]]:
 
 
 def _ask(plan: DemoPlan, device: str, question: Question) -> AnswerSummary:
-    settings = load(DeviceSettings, toml=plan.device_config(device), prefix=ENVIRONMENT_PREFIX)
-    for item in ask_daemon(settings.socket, question):
+    for item in ask_daemon(_device_settings(plan, device).socket, question):
         if isinstance(item, AnswerSummary):
             return item
     raise FedptError(f"{device} broke off in the middle of its answer; see its log")

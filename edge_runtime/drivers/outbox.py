@@ -24,7 +24,11 @@ class Outbox:
         Raises:
             StorageError: It could not be written.
         """
-        write_bytes(self._path(offer.run, offer.round, offer.base), encode(offer))
+        path = self._path(offer.run, offer.round, offer.base)
+        write_bytes(path, encode(offer))
+        for old in self._folder.glob("*"):  # what was made for other rounds is done with
+            if old.stem != path.stem:
+                old.unlink(missing_ok=True)
 
     def settle(self, offer: UpdateOffer, receipt: UpdateReceipt) -> None:
         """Keep the coordinator's last word.

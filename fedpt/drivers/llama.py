@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from fedpt.adapter_file import require_adapter_fits
-from fedpt.errors import ArtifactError, ModelFileError, UsageError
+from fedpt.errors import ArtifactError, FedptError, ModelFileError, UsageError
 from fedpt.gguf_file import GgufFile, read_gguf
 from fedpt.proxy_tuning import Logits
 from fedpt.vocabulary import Vocabulary, vocabulary_of
@@ -175,7 +175,7 @@ class LlamaContext:
             model: Must outlive the context.
             tokens: Room in the cache, shared by all sequences.
             sequences: How many independent texts it can hold at a time.
-            threads: None: all but hyper-threads, as the operating system tells.
+            threads: None: all cores that the operating system tells of.
             adapter: A GGUF adapter for this model.
 
         Raises:
@@ -326,7 +326,7 @@ class CachedSequence:
         self._tokens = []
         try:
             (rows,) = self._context.evaluate([Run(0, kept, tokens[kept:])])
-        except UsageError:
+        except FedptError:
             self._context.forget(0)
             raise
         self._tokens = list(tokens)

@@ -11,8 +11,6 @@ from msgspec import Meta
 
 from fedpt.ids import SHA256_PATTERN
 
-PROTOCOL_VERSION = 1
-
 # \Z, for $ also matches before a line break at the end
 Sha256Text = Annotated[str, Meta(pattern=rf"^{SHA256_PATTERN}\Z")]
 RunText = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,64}\Z")]

@@ -1,6 +1,7 @@
 """A small model made of a large one: cached, resumable, and like it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,18 @@ def test_the_first_and_the_last_layer_are_always_kept(depth: int, count: int) ->
 def test_a_count_that_cannot_be_is_refused_with_the_range(count: int) -> None:
     with pytest.raises(UsageError, match="4 to 30"):
         choose_layers(30, count, sink=11)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(large: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="holds something else"):
+        derive(large, tmp_path, RECIPE)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_type_that_does_not_exist_is_refused_before_the_work(large: Path, tmp_path: Path) -> None:
+    steps: list[Progress] = []
+    recipe = replace(RECIPE, kind="Q99")
+    with pytest.raises(UsageError, match="Q99"):
+        derive(large, tmp_path / "small", recipe, on_progress=steps.append)
+    assert steps == []

@@ -59,6 +59,13 @@ def test_no_device_weighs_more_than_the_most(blobs: BlobStore) -> None:
     assert all((tensor == 0.5).all() for tensor in mean.tensors.values())
 
 
+def test_a_run_does_not_go_on_with_another_small_model(blobs: BlobStore) -> None:
+    adapter = first(blobs)
+    AdapterStore(blobs).require_base(adapter, Sha256("b" * 64))
+    with pytest.raises(WrongBaseError, match="this run's adapter"):
+        AdapterStore(blobs).require_base(adapter, Sha256("c" * 64))
+
+
 def test_an_update_of_another_model_or_form_is_refused(blobs: BlobStore, tmp_path: Path) -> None:
     store, base = AdapterStore(blobs), first(blobs)
     other = blobs.get(first(blobs, weights="c" * 64))

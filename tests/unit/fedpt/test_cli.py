@@ -111,8 +111,9 @@ def test_a_bug_shows_its_traceback(installed: Path) -> None:
 def test_a_command_without_its_extra_says_what_to_install(installed: Path) -> None:
     result = run_installed(installed, "incomplete")
     assert result.returncode == 1
-    expected = "this command needs paho_missing; install it with: pip install 'fedpt[assistant]'"
-    assert result.stderr == f"fedpt: {expected}\n"
+    command = "pip install -c constraints.txt '.[assistant]'"
+    expected = f"fedpt: this command needs paho_missing; in fedpt's folder: {command}\n"
+    assert result.stderr == expected
 
 
 def test_a_module_that_no_extra_brings_is_a_bug(installed: Path) -> None:
