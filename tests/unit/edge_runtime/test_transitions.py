@@ -124,3 +124,8 @@ def test_only_the_receipt_for_our_update_settles() -> None:
     assert not settles(OFFERING, receipt(offer(update=ref("another"))))
     assert not settles(IN_ROUND, receipt(offer()))
     assert not settles(apply(OFFERING, Settled()), receipt(offer()))
+
+
+def test_a_refused_update_is_told_as_a_fault_so_that_nobody_waits_for_it() -> None:
+    refused = apply(OFFERING, Settled("update refused: wild values"))
+    assert (refused.is_settled, refused.fault) == (True, "update refused: wild values")

@@ -43,3 +43,10 @@ def test_a_damaged_file_is_as_none(tmp_path: Path, suffix: str) -> None:
         path.write_bytes(b"rubbish")
     assert outbox.find(announcement()) == (None if suffix == "offer" else offer())
     assert outbox.is_settled(announcement()) == (suffix == "offer")
+
+
+def test_updates_of_other_rounds_are_forgotten(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.put(offer(round=1))
+    outbox.put(offer(round=2))
+    assert len(list(tmp_path.iterdir())) == 1
