@@ -153,7 +153,9 @@ class CoordinatorDaemon:
         topics = self._topics
         kinds = [topics.device("+", kind) for kind in ("status", "offer", "want")]
         self._link.subscribe(*kinds, topics.device_chunk("+", "+", "+"))
-        self._link.start(timeout_s=self._settings.connect_timeout_s)
+        self._link.start(
+            timeout_s=self._settings.connect_timeout_s, is_cancelled=lambda: self._is_stopping
+        )
         self._children.start_worker()
         _logger.info(
             "coordinator is up",

@@ -132,7 +132,9 @@ class DeviceDaemon:
             topics.inbox(self._device, "#"),
             topics.device(self._device, "status"),
         )
-        self._link.start(timeout_s=self._settings.connect_timeout_s)
+        self._link.start(
+            timeout_s=self._settings.connect_timeout_s, is_cancelled=lambda: self._is_stopping
+        )
         self._api.start()
         _logger.info("device is up", extra={"device": self._device})
         try:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -27,6 +28,7 @@ from fedpt.wire.codec import MAX_MESSAGE_BYTES
 _logger = logging.getLogger(__name__)
 
 _KEEPALIVE_S: Final = 30
+_POLL_S: Final = 0.2
 _SLOWEST_RETRY_S: Final = 5
 _PACKET_OVERHEAD_BYTES: Final = 256
 """What topic and properties add to a payload, generously."""
@@ -82,16 +84,22 @@ class MqttLink:
         if will is not None:
             self._client.will_set(will.topic, will.payload, qos=will.qos, retain=will.retain)
 
-    def start(self, *, timeout_s: float) -> None:
+    def start(self, *, timeout_s: float, is_cancelled: Callable[[], bool] = lambda: False) -> None:
         """Connect; later losses of the connection are mended in the background.
 
         Raises:
             BrokerError: No connection within the time, or the broker refuses us.
+            KeyboardInterrupt: `is_cancelled` came true while we waited; the command line ends.
         """
         broker = self._broker
         self._client.connect_async(broker.host, broker.port, _KEEPALIVE_S)
         self._client.loop_start()
-        if not self._connected.wait(timeout_s):
+        end = time.monotonic() + timeout_s
+        while not self._connected.wait(_POLL_S) and time.monotonic() < end:
+            if is_cancelled():
+                self.stop()
+                raise KeyboardInterrupt
+        if not self._connected.is_set():
             self.stop()
             why = self._refusal or f"no answer within {timeout_s:g} s"
             raise BrokerError(

@@ -243,6 +243,12 @@ def test_what_was_subscribed_while_disconnected_is_heard(running: Running, topic
         assert ear.next().payload == b"heard"
 
 
+def test_waiting_for_a_broker_can_be_cancelled() -> None:
+    link = MqttLink(BrokerSettings(port=free_port()), "hasty", on_message=print)
+    with pytest.raises(KeyboardInterrupt):
+        link.start(timeout_s=WAIT_S, is_cancelled=lambda: True)
+
+
 def test_an_unreachable_broker_is_told_with_address_and_what_to_do() -> None:
     port = free_port()
     link = MqttLink(BrokerSettings(port=port), "lonely", on_message=print)
