@@ -128,7 +128,7 @@ class Children:
         self._job = ChildProcess(
             "coordinator.round_work",
             [step, str(folder)],
-            on_line=lambda _line: None,
+            on_line=lambda line: _logger.debug("%s: step %s", step, line.decode().strip()),
             on_end=lambda code, errors: self._on_end(
                 JobEnded(step, folder, "" if has_result(folder) else _reason(code, errors))
             ),

@@ -108,6 +108,8 @@ class DeviceDaemon:
         self._example_count = len(read_examples(settings.data)) if settings.data else 0
         self._model = LlamaModel(settings.small)
         self._weights = weights_sha256(self._model.file)
+        self._vocabulary = self._model.vocabulary.sha256
+        self._coordinator: CoordinatorStatus | None = None
         self._desk = LogitDesk()
         self._assistant = Assistant(self._model, settings.assistant, make_large=self._make_large)
         self._api = LocalApi(self._assistant, settings.socket, status=self._describe)
@@ -191,8 +193,7 @@ class DeviceDaemon:
     def _handle_message(self, message: Received) -> None:
         match parse(message.topic):
             case FromCoordinator("status"):
-                if decode(message.payload, CoordinatorStatus).online:
-                    self._apply(OfferForgotten())
+                self._hear_coordinator(decode(message.payload, CoordinatorStatus))
             case FromCoordinator("round"):
                 self._hear_announcement(decode(message.payload, RoundAnnouncement))
             case ToDevice(_, "receipt"):
@@ -206,6 +207,19 @@ class DeviceDaemon:
                 self._keep_chunk(sha256, index, message.payload)
             case other:
                 _logger.debug("ignored", extra={"what": other})
+
+    def _hear_coordinator(self, status: CoordinatorStatus) -> None:
+        if self._coordinator is not None and status.session < self._coordinator.session:
+            return  # a last will that came late
+        self._coordinator = status
+        if not status.online:
+            return
+        self._apply(OfferForgotten())
+        if status.small_weights != self._weights:
+            _logger.warning(
+                "the coordinator has another small model: this device cannot take part",
+                extra={"ours": self._weights[:12], "theirs": status.small_weights[:12]},
+            )
 
     def _hear_announcement(self, announcement: RoundAnnouncement) -> None:
         if not transitions.is_news(self._state, announcement):
@@ -415,8 +429,7 @@ class DeviceDaemon:
         )
 
     def _send_logit_request(self, request: LogitRequest, worker: str) -> None:
-        if not self._link.is_connected:
-            raise LargeModelError("the broker cannot be reached")
+        self._require_large_model()
         topics = self._topics
         topic = (
             topics.worker_logits(worker, self._device)
@@ -425,6 +438,18 @@ class DeviceDaemon:
         )
         expiry_s = int(self._settings.assistant.large_deadline_s) + 1
         self._link.publish(Publication(topic, encode(request), qos=0, expiry_s=expiry_s))
+
+    def _require_large_model(self) -> None:
+        """Refuse at once to ask for what cannot come."""
+        coordinator = self._coordinator
+        if not self._link.is_connected:
+            raise LargeModelError("the broker cannot be reached")
+        if coordinator is None or not coordinator.online:
+            raise LargeModelError("the coordinator is offline")
+        if coordinator.vocabulary != self._vocabulary:
+            raise LargeModelError(
+                f"the coordinator's large model {coordinator.large_name!r} has another vocabulary"
+            )
 
     def _shut_down(self) -> None:
         self._api.stop()
