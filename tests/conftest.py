@@ -1,8 +1,15 @@
-"""What tests of several packages share: one tiny federation's files, made once."""
+"""What tests of several packages share: one tiny federation's files, and how hypothesis runs."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fakes.tiny_federation import TinyFederation
+
+# a shared processor is slow now and then, and time never fails a test
+settings.register_profile(
+    "fedpt", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("fedpt")
 
 
 @pytest.fixture(scope="session")
