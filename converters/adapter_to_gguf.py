@@ -20,7 +20,7 @@ from converters.tensor_names import (
     rotary_heads,
     to_rotary_order,
 )
-from fedpt.adapters import TENSOR_PREFIX, Adapter, wrong_base
+from fedpt.adapters import TENSOR_PREFIX, Adapter, require_base
 from fedpt.errors import AdapterError
 from fedpt.files import written_aside
 from fedpt.gguf_file import BASE_WEIGHTS_KEY, GgufFile, GgufValue, weights_sha256
@@ -50,8 +50,7 @@ def convert_adapter(
         StorageError: The target cannot be written.
     """
     identity = weights_sha256(base)
-    if adapter.manifest.base_weights != identity:
-        raise wrong_base("the adapter", adapter.manifest.base_weights, identity)
+    require_base("the adapter", adapter.manifest.base_weights, identity)
     architecture = architecture_of(base)
     metadata: dict[str, GgufValue] = {
         "general.architecture": architecture.gguf_name,

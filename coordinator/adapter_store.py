@@ -14,8 +14,8 @@ from fedpt.adapters import (
     adapter_from_bytes,
     adapter_to_bytes,
     initial_adapter,
+    require_base,
     require_same_form,
-    wrong_base,
 )
 from fedpt.blobs import BlobStore
 from fedpt.ids import Sha256
@@ -82,8 +82,7 @@ class AdapterStore:
             BlobError: The adapter is gone.
         """
         stated = self.get(sha256).manifest.base_weights
-        if stated != base_weights:
-            raise wrong_base("this run's adapter", stated, base_weights)
+        require_base("this run's adapter", stated, base_weights)
 
     def require_update(self, content: bytes, *, base: str) -> None:
         """Refuse an update that cannot be averaged with others that started from `base`.

@@ -113,6 +113,10 @@ class Children:
         else:
             shutil.rmtree(ended.folder, ignore_errors=True)
 
+    def forget_failures(self) -> None:
+        """The step that failed is given up; the next one begins with a clean record."""
+        self.failed_jobs = 0
+
     def stop(self) -> None:
         """End all of them."""
         for child in (self._worker, self._job):

@@ -109,14 +109,15 @@ class CoordinatorDaemon:
         read_examples(settings.evaluation)
         read_prompts(settings.public)
         small, large = read_gguf(settings.small), read_gguf(settings.large)
-        require_same_vocabulary(vocabulary_of(small), vocabulary_of(large))
+        vocabulary = vocabulary_of(small)
+        require_same_vocabulary(vocabulary, vocabulary_of(large))
         self._shapes = linear_shapes(small)
         self._weights = weights_sha256(small)
         self._status = CoordinatorStatus(
             online=True,
             session=self._session,
             small_weights=self._weights,
-            vocabulary=vocabulary_of(small).sha256,
+            vocabulary=vocabulary.sha256,
             large_name=large.name,
         )
         self._store = BlobStore(settings.state_dir / "blobs")
@@ -323,10 +324,10 @@ class CoordinatorDaemon:
             case planner.Distil():
                 self._children.start_distillation(self._state, self._aggregated_path())
             case planner.EndRound():
-                self._children.failed_jobs = 0
+                self._children.forget_failures()
                 self._end_round(self._aggregated(), DistillationResult(seconds=0, loss=0))
             case planner.AbandonRound():
-                self._children.failed_jobs = 0
+                self._children.forget_failures()
                 reason = "its evaluation fails every time"
                 self._record(RoundAbandoned(reason=reason, at_unix_s=time.time()))
             case planner.Finish(reason):

@@ -90,7 +90,13 @@ def distil_round(folder: Path) -> DistillationResult:
     coefficients = Coefficients(steering.alpha, steering.beta, steering.gamma)
     expert = _as_gguf(folder, Path(job.adapter), small)
     with Trio(small, expert, Path(job.large), longest=longest, threads=job.threads) as trio:
-        lessons = make_lessons(trio, prompts, coefficients, answer_tokens=job.answer_tokens)
+        lessons = make_lessons(
+            trio,
+            prompts,
+            coefficients,
+            answer_tokens=job.answer_tokens,
+            on_progress=lambda done: _report_step(done, len(prompts)),
+        )
     adapter = adapter_from_bytes(Path(job.adapter).read_bytes())
     settings = DistillationSettings.model_validate(job.settings)
     distilled = distil(small, adapter, lessons, settings, seed=job.seed, on_progress=_report_step)

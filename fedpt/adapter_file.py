@@ -7,7 +7,7 @@ only; so every driver asks here first. Writing such files is `converters.adapter
 from pathlib import Path
 from typing import Final
 
-from fedpt.adapters import wrong_base
+from fedpt.adapters import require_base
 from fedpt.errors import AdapterError, ModelFileError
 from fedpt.gguf_file import BASE_WEIGHTS_KEY, GgufFile, read_gguf, weights_sha256
 
@@ -36,8 +36,7 @@ def require_adapter_fits(adapter_gguf: Path, base: GgufFile) -> None:
             f"{adapter_gguf} does not say which base model it is for ({BASE_WEIGHTS_KEY});"
             " make it with 'fedpt convert adapter'"
         )
-    if stated != expected:
-        raise wrong_base(str(adapter_gguf), stated, expected)
+    require_base(str(adapter_gguf), stated, expected)
     _require_shapes(adapter, base)
 
 

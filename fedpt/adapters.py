@@ -109,8 +109,7 @@ def read_peft_folder(folder: Path, *, base_weights: Sha256) -> Adapter:
     except (OSError, ValueError) as error:
         raise AdapterError(f"cannot read {folder / TENSORS_NAME}: {error}") from error
     stated = _metadata(content).get(_BASE_KEY, base_weights)
-    if stated != base_weights:
-        raise wrong_base(str(folder), stated, base_weights)
+    require_base(str(folder), stated, base_weights)
     rank = int(config["r"])
     scale = rank**0.5 if config.get("use_rslora") else 1.0
     manifest = AdapterManifest(
@@ -181,9 +180,8 @@ def require_same_form(adapter: Adapter, reference: Adapter) -> None:
         WrongBaseError: They are for different base models.
         AdapterError: Rank, alpha, tensor names or shapes differ.
     """
-    if adapter.manifest.base_weights != reference.manifest.base_weights:
-        raise wrong_base("the adapter", adapter.manifest.base_weights,
-                         reference.manifest.base_weights)  # fmt: skip
+    base_weights = reference.manifest.base_weights
+    require_base("the adapter", adapter.manifest.base_weights, base_weights)
     if adapter.manifest != reference.manifest:
         raise AdapterError(_short(f"not {reference.manifest}: the adapter is {adapter.manifest}"))
     shapes = {name: tensor.shape for name, tensor in adapter.tensors.items()}
@@ -193,9 +191,20 @@ def require_same_form(adapter: Adapter, reference: Adapter) -> None:
         raise AdapterError(_short(f"the tensors differ from those expected, first at {odd}"))
 
 
-def wrong_base(what: str, stated: str, expected: str) -> WrongBaseError:
-    """The error for an adapter that meets another base than its own."""
-    return WrongBaseError(
+def require_base(what: str, stated: str, expected: str) -> None:
+    """Refuse an adapter that meets another base than its own.
+
+    Args:
+        what: The adapter, as the error names it.
+        stated: Hash of the weights that it was trained on.
+        expected: Hash of the weights that it meets.
+
+    Raises:
+        WrongBaseError: They differ; both are named.
+    """
+    if stated == expected:
+        return
+    raise WrongBaseError(
         f"{what} was trained on the base model {stated[:12]}…, but this one is {expected[:12]}…;"
         " use the model that it was trained on, or train it again"
     )

@@ -22,7 +22,8 @@ from converters.lora_in_torch import (
     trainable,
 )
 from edge_runtime.training_job import TrainingResult, TrainingStep
-from fedpt.adapters import Adapter, wrong_base
+from fedpt import adapters
+from fedpt.adapters import Adapter
 from fedpt.chat import EncodedExample, encode_example
 from fedpt.drivers.llama import LlamaModel
 from fedpt.errors import TrainingError
@@ -56,8 +57,7 @@ def require_base(adapter: Adapter, model: LlamaModel) -> None:
         WrongBaseError: Names both.
     """
     weights = weights_sha256(model.file)
-    if adapter.manifest.base_weights != weights:
-        raise wrong_base("the adapter", adapter.manifest.base_weights, weights)
+    adapters.require_base("the adapter", adapter.manifest.base_weights, weights)
 
 
 def train(
