@@ -7,13 +7,17 @@ from coordinator.state import FederationState, Phase
 from fedpt.wire.messages import (
     BlobRef,
     RoundAnnouncement,
+    SignedRelease,
     SteeringCoefficients,
     TrainingPlan,
 )
 
 
 def announcement(
-    state: FederationState, settings: CoordinatorSettings, adapter: BlobRef
+    state: FederationState,
+    settings: CoordinatorSettings,
+    adapter: BlobRef,
+    release: SignedRelease | None = None,
 ) -> RoundAnnouncement:
     """The retained announcement; there must have been a round.
 
@@ -21,6 +25,7 @@ def announcement(
         state: The federation's state.
         settings: For the training plan.
         adapter: The blob of `state.adapter`.
+        release: Our signature under it, if we have a key.
     """
     record = state.current
     training = settings.training
@@ -38,6 +43,7 @@ def announcement(
         ),
         deadline_unix_s=record.deadline_unix_s,
         coefficients=_newest_coefficients(state),
+        release=release,
     )
 
 

@@ -1,4 +1,4 @@
-"""The coordinator's child processes: the logit worker, and one job of a round at a time."""
+"""The coordinator's child processes: its logit workers, and one job of a round at a time."""
 
 import logging
 import shutil
@@ -18,6 +18,7 @@ from fedpt.job_folder import has_result, write_job
 _logger = logging.getLogger(__name__)
 
 _PAUSE_AFTER_FAILURE_S: Final = 10.0
+_WORKER_OVERDUE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,17 @@ class JobEnded:
     fault: str
 
 
+@dataclass(slots=True)
+class _Worker:
+    process: ChildProcess | None = None
+    due: float = 0.0
+    """When it may be started again, should it have ended."""
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.is_running
+
+
 class Children:
     """Starts and stops them; `on_end` is called from another thread."""
 
@@ -37,8 +49,7 @@ class Children:
     ) -> None:
         self._settings = settings
         self._on_end = on_end
-        self._worker: ChildProcess | None = None
-        self._worker_due = 0.0
+        self._workers = [_Worker() for _ in range(settings.worker.processes)]
         self._job: ChildProcess | None = None
         self._job_due = 0.0
         self.failed_jobs = 0
@@ -49,12 +60,28 @@ class Children:
         """Whether a job runs, or waits after a failure."""
         return self._job is not None or time.monotonic() < self._job_due
 
-    def start_worker(self) -> None:
-        """Start the logit worker."""
-        self._worker_due = time.monotonic() + _PAUSE_AFTER_FAILURE_S
+    @property
+    def are_workers_kept(self) -> bool:
+        """Whether each logit worker runs, or is about to be started again."""
+        now = time.monotonic()
+        return all(one.is_running or now < one.due + _WORKER_OVERDUE_S for one in self._workers)
+
+    def start_workers(self) -> None:
+        """Start as many logit workers as the settings say; maybe none."""
+        for worker in self._workers:
+            self._start_worker(worker)
+
+    def keep_workers(self) -> None:
+        """Start again those that have ended, each not more often than every ten seconds."""
+        for worker in self._workers:
+            if not worker.is_running and time.monotonic() >= worker.due:
+                self._start_worker(worker)
+
+    def _start_worker(self, worker: _Worker) -> None:
+        worker.due = time.monotonic() + _PAUSE_AFTER_FAILURE_S
         path = self._settings.state_dir / "worker.json"
         write_bytes(path, self._settings.model_dump_json().encode())
-        self._worker = ChildProcess(
+        worker.process = ChildProcess(
             "coordinator.logit_worker",
             [str(path)],
             on_line=lambda _line: None,
@@ -62,12 +89,6 @@ class Children:
                 "logit worker ended", extra={"exit_code": code, "output": errors[-500:]}
             ),
         )
-
-    def keep_worker(self) -> None:
-        """Start it again if it has ended, not more often than every ten seconds."""
-        is_gone = self._worker is not None and not self._worker.is_running
-        if is_gone and time.monotonic() >= self._worker_due:
-            self.start_worker()
 
     def start_evaluation(self, state: FederationState, adapter: str) -> None:
         """Score the adapter in this blob's file."""
@@ -119,7 +140,7 @@ class Children:
 
     def stop(self) -> None:
         """End all of them."""
-        for child in (self._worker, self._job):
+        for child in (*(worker.process for worker in self._workers), self._job):
             if child is not None:
                 child.stop()
 

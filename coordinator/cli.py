@@ -1,7 +1,8 @@
-"""`fedpt coordinator run` and `fedpt eval`: parse, build, call, print. Nothing else."""
+"""`fedpt coordinator …` and `fedpt eval`: parse, build, call, print. Nothing else."""
 
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,12 +34,15 @@ def run(
     Every setting can also come from the environment: FEDPT_COORDINATOR_ROUNDS=5,
     FEDPT_COORDINATOR_BROKER__PORT=1884.
     """
-    from contextlib import nullcontext
+    from contextlib import ExitStack
 
     from coordinator.daemon import CoordinatorDaemon
     from coordinator.drivers.embedded_broker import EmbeddedBroker
+    from coordinator.metrics import served_metrics
     from coordinator.settings import ENVIRONMENT_PREFIX, CoordinatorSettings
     from coordinator.state import AnyEvent, Evaluated
+    from fedpt.drivers.service_manager import ServiceManager
+    from fedpt.folder_lock import sole_use_of
     from fedpt.log_setup import configure
     from fedpt.settings import load
 
@@ -54,13 +58,102 @@ def run(
 
             print(score_table(event.evaluation), flush=True)
 
-    daemon = CoordinatorDaemon(
-        settings, on_event=print_scores, exit_when_finished=exit_when_finished
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: daemon.stop())
-    with EmbeddedBroker(settings.broker) if settings.embedded_broker else nullcontext():
+    service = ServiceManager.from_environment()
+    with ExitStack() as stack:
+        stack.enter_context(sole_use_of(settings.state_dir, user="coordinator"))
+        daemon = CoordinatorDaemon(
+            settings,
+            on_event=print_scores,
+            exit_when_finished=exit_when_finished,
+            service=service,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: daemon.stop())
+        if settings.embedded_broker:
+            stack.enter_context(EmbeddedBroker(settings.broker))
+        stack.enter_context(served_metrics(settings.metrics, daemon.sample))
         daemon.run()
+
+
+@app.command(
+    epilog="Example: fedpt coordinator worker --config coordinator.toml --name worker-2",
+)
+def worker(
+    config: Annotated[Path, typer.Option(help="The coordinator's settings, TOML.")],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Its MQTT client id: with TLS, its certificate's common name.",
+            show_default="the certificate's, or by chance",
+        ),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Answer devices' logit requests with the large model, until Ctrl-C.
+
+    Start as many as you like, on any machine; with TLS each has a certificate of its own:
+    FEDPT_COORDINATOR_WORKER__CERTIFICATE_FILE and FEDPT_COORDINATOR_WORKER__KEY_FILE.
+    """
+    from coordinator.logit_worker import run_until_signal
+    from coordinator.settings import ENVIRONMENT_PREFIX, CoordinatorSettings
+    from fedpt.drivers.service_manager import ServiceManager
+    from fedpt.log_setup import configure
+    from fedpt.settings import load
+
+    overrides = {"worker": {"processes": 0, **({"name": name} if name else {})}}
+    settings = load(
+        CoordinatorSettings, toml=config, prefix=ENVIRONMENT_PREFIX, overrides=overrides
+    )
+    configure(verbose=verbose)
+    run_until_signal(settings, ServiceManager.from_environment())
+
+
+@app.command(
+    epilog="Example: fedpt coordinator doctor --config /etc/fedpt/coordinator/coordinator.toml",
+)
+def doctor(
+    config: Annotated[Path, typer.Option(help="Settings, TOML.")],
+    enrolment: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Look at the enrolment service there, too."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Look at all that a coordinator needs, and say what is wrong and how to mend it.
+
+    Ends with exit code 1 if anything is at fault.
+    """
+    from coordinator.doctor import coordinator_checks
+    from fedpt.doctor import as_json as to_json
+    from fedpt.doctor import examine, is_healthy, line
+
+    findings = []
+    for finding in examine(coordinator_checks(config, enrolment=enrolment)):
+        findings.append(finding)
+        if not as_json:
+            print(line(finding, encoding=sys.stdout.encoding), flush=True)
+    if as_json:
+        print(json.dumps(to_json(findings), indent=2))
+    raise typer.Exit(0 if is_healthy(findings) else 1)
+
+
+@app.command(epilog="Example: fedpt coordinator enrolment --config enrolment.toml")
+def enrolment(
+    config: Annotated[Path, typer.Option(help="Settings, TOML; fedpt fleet init writes them.")],
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Give boards their certificates and keep the broker's access rules, until Ctrl-C.
+
+    Every setting can also come from the environment: FEDPT_ENROLMENT_PORT=8884.
+    """
+    from coordinator.enrolment.http_api import serve
+    from coordinator.enrolment.settings import ENVIRONMENT_PREFIX, EnrolmentSettings
+    from fedpt.log_setup import configure
+    from fedpt.settings import load
+
+    settings = load(EnrolmentSettings, toml=config, prefix=ENVIRONMENT_PREFIX)
+    configure(verbose=verbose)
+    serve(settings)
 
 
 def evaluate(

@@ -8,6 +8,7 @@ on from there. No rule of the system lives here: see `transitions` and `planner`
 import logging
 import queue
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
@@ -17,11 +18,15 @@ import msgspec
 
 from converters.tensor_names import linear_shapes
 from coordinator import planner, transitions
+from coordinator.adapter_signing import AdapterSigner
 from coordinator.adapter_store import AdapterStore
 from coordinator.announcing import announcement
 from coordinator.children import Children, JobEnded
 from coordinator.downloads import Downloads
-from coordinator.drivers.journal import Journal
+from coordinator.drivers.journal import Journal, decode_event
+from coordinator.drivers.removed_names import RemovedNames
+from coordinator.metrics import Sample
+from coordinator.releases import ReleaseFolder
 from coordinator.round_job import ADAPTER_NAME, DistillationResult
 from coordinator.settings import CoordinatorSettings
 from coordinator.state import (
@@ -41,11 +46,13 @@ from coordinator.state import (
 from coordinator.uploads import Uploads
 from fedpt.blobs import BlobStore
 from fedpt.drivers.mqtt import MqttLink, Publication, Received
+from fedpt.drivers.service_manager import ServiceManager, Watchdog
 from fedpt.errors import BlobError, FedptError
 from fedpt.examples import read_examples, read_prompts
 from fedpt.gguf_file import read_gguf, weights_sha256
 from fedpt.ids import DeviceId, FederationId
 from fedpt.job_folder import read_result
+from fedpt.releases import KINDS, Kind
 from fedpt.vocabulary import require_same_vocabulary, vocabulary_of
 from fedpt.wire.codec import decode, encode
 from fedpt.wire.messages import (
@@ -86,6 +93,7 @@ class CoordinatorDaemon:
         *,
         on_event: Callable[[AnyEvent], None] = lambda _event: None,
         exit_when_finished: bool = False,
+        service: ServiceManager | None = None,
     ) -> None:
         """Check the models and read the journal; nothing is sent yet.
 
@@ -93,6 +101,7 @@ class CoordinatorDaemon:
             settings: All of them.
             on_event: Told of every new event, after it is journalled.
             exit_when_finished: End `run` with the last round; else keep answering logit requests.
+            service: Who hears how we are; None: nobody.
 
         Raises:
             FedptError: A file is missing or damaged, or the models do not fit.
@@ -100,6 +109,10 @@ class CoordinatorDaemon:
         self._settings = settings
         self._on_event = on_event
         self._exit_when_finished = exit_when_finished
+        self._service = service or ServiceManager()
+        self._watchdog = Watchdog(self._service)
+        self._refused: Counter[str] = Counter()
+        self._failed_jobs: Counter[str] = Counter()
         self._topics = Topics(FederationId(settings.federation))
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._is_stopping = False
@@ -122,14 +135,20 @@ class CoordinatorDaemon:
         )
         self._store = BlobStore(settings.state_dir / "blobs")
         self._adapters = AdapterStore(self._store)
-        self._journal = Journal(settings.state_dir / "journal.sqlite")
+        self._journal = Journal(settings.state_dir / "journal.sqlite", decode_event)
         self._state: FederationState = transitions.fold(self._journal.read())
         if self._state.run:
             self._adapters.require_base(self._state.adapter, self._weights)
         self._fleet = Fleet()
+        self._removed = RemovedNames(settings.removed)
         self._uploads = Uploads(self._store)
         self._children = Children(settings, on_end=self._inbox.put)
         self._downloads = Downloads(self._store)
+        self._signer = _signer(settings)
+        self._releases: ReleaseFolder | None = None
+        if settings.releases is not None and settings.trust_file is not None:
+            self._releases = ReleaseFolder(settings.releases, settings.trust_file)
+            self._release_downloads = Downloads(self._releases)
         self._bytes_up: dict[DeviceId, int] = {}
         self._link = MqttLink(
             settings.broker,
@@ -144,6 +163,10 @@ class CoordinatorDaemon:
         """The federation as it is now."""
         return self._state
 
+    def sample(self) -> Sample:
+        """All that metrics are made of; may be asked for from any thread."""
+        return Sample(self._state, self._fleet, dict(self._refused), dict(self._failed_jobs))
+
     def run(self) -> None:
         """Coordinate.
 
@@ -157,7 +180,8 @@ class CoordinatorDaemon:
         self._link.start(
             timeout_s=self._settings.connect_timeout_s, is_cancelled=lambda: self._is_stopping
         )
-        self._children.start_worker()
+        self._children.start_workers()
+        self._service.ready()
         _logger.info(
             "coordinator is up",
             extra={"federation": self._settings.federation, "port": self._settings.broker.port},
@@ -165,9 +189,13 @@ class CoordinatorDaemon:
         try:
             while not self._is_stopping:
                 self._handle_next()
+                self._forget_removed()
                 self._request_chunks()
                 self._execute_plan()
-                self._keep_worker()
+                self._keep_releases()
+                self._keep_workers()
+                self._service.status(self._summary())
+                self._watchdog.beat(self._dead_parts())
                 if self._exit_when_finished and self._has_said_farewell():
                     return
         finally:
@@ -202,6 +230,8 @@ class CoordinatorDaemon:
             case _Connected():
                 self._link.publish(self._status_publication(is_online=True))
                 self._announce()
+                for kind in KINDS:
+                    self._announce_release(kind)
             case JobEnded():
                 self._take_result(item)
             case _:
@@ -210,7 +240,7 @@ class CoordinatorDaemon:
     def _handle_message(self, message: Received) -> None:
         source = parse(message.topic)
         device = source.device if isinstance(source, FromDevice | Chunk) else None
-        if device is None:
+        if device is None or device in self._removed:
             return
         self._bytes_up[device] = (
             self._bytes_up.get(device, 0) + len(message.payload) + len(message.topic)
@@ -227,6 +257,13 @@ class CoordinatorDaemon:
                 self._uploads.accept(device, sha256, index, message.payload, now=time.monotonic())
             case _:
                 pass
+
+    def _forget_removed(self) -> None:
+        """Rounds wait for them no more, and their last words are not kept by the broker."""
+        for device in self._removed.look():
+            self._fleet = transitions.note_removed(self._fleet, device)
+            status = Publication(self._topics.device(device, "status"), b"", retain=True)
+            self._link.publish(status)
 
     def _hear_offer(self, device: DeviceId, offer: UpdateOffer) -> None:
         match transitions.admit(self._state, device, offer):
@@ -305,11 +342,11 @@ class CoordinatorDaemon:
             _logger.error("%s failed: %s", type(action).__name__, error)
             self._retry_at = time.monotonic() + _PAUSE_AFTER_FAILURE_S
 
-    def _keep_worker(self) -> None:
+    def _keep_workers(self) -> None:
         try:
-            self._children.keep_worker()
+            self._children.keep_workers()
         except FedptError as error:  # a full disk; tried again in ten seconds
-            _logger.error("the logit worker does not start: %s", error)
+            _logger.error("a logit worker does not start: %s", error)
 
     def _execute(self, action: planner.Action) -> None:
         match action:
@@ -368,6 +405,7 @@ class CoordinatorDaemon:
             ended = replace(ended, fault=str(error))
         self._children.job_ended(ended)
         if ended.fault:
+            self._failed_jobs[ended.step] += 1
             _logger.error("%s failed: %s", ended.step, ended.fault)
 
     def _record_result(self, ended: JobEnded) -> None:
@@ -404,12 +442,36 @@ class CoordinatorDaemon:
 
     def _announce(self) -> None:
         if self._state.rounds:
-            message = announcement(
-                self._state, self._settings, self._store.ref(self._state.adapter)
-            )
+            adapter = self._store.ref(self._state.adapter)
+            release = None
+            if self._signer is not None:
+                release = self._signer.sign(adapter, self._weights, time.time())
+            message = announcement(self._state, self._settings, adapter, release)
             self._publish(self._topics.round, encode(message), is_retained=True)
 
+    def _keep_releases(self) -> None:
+        """Announce what the operator has changed, and sign again what is about to expire."""
+        try:
+            if self._signer is not None and self._signer.is_due(time.time()):
+                self._announce()
+            for kind in self._releases.look(time.monotonic()) if self._releases else []:
+                self._announce_release(kind)
+        except FedptError as error:
+            _logger.error("releases: %s", error)
+
+    def _announce_release(self, kind: Kind) -> None:
+        """Empty if there is none: that takes back what the broker remembers."""
+        if self._releases is not None:
+            message = self._releases.announcements.get(kind)
+            payload = encode(message) if message is not None else b""
+            self._publish(self._topics.release(kind), payload, is_retained=True)
+
     def _send_chunks(self, request: ChunkRequest) -> None:
+        if self._releases is not None and request.sha256 in self._releases:
+            chunks = self._release_downloads.chunks(request, request.sha256, time.monotonic())
+            for index, chunk in chunks:
+                self._publish(self._topics.coordinator_chunk(request.sha256, index), chunk)
+            return
         sha256 = self._state.adapter
         for index, chunk in self._downloads.chunks(request, sha256, time.monotonic()):
             self._publish(self._topics.coordinator_chunk(sha256, index), chunk)
@@ -428,6 +490,8 @@ class CoordinatorDaemon:
         code: str = "",
         reason: str = "",
     ) -> None:
+        if not accepted:
+            self._refused[code] += 1
         receipt = UpdateReceipt(
             run=offer.run,
             round=offer.round,
@@ -445,7 +509,21 @@ class CoordinatorDaemon:
         status = msgspec.structs.replace(self._status, online=is_online)
         return Publication(self._topics.coordinator_status, encode(status), retain=True)
 
+    def _summary(self) -> str:
+        """For the service manager: one line."""
+        number = len(self._state.rounds)
+        devices = len(self._fleet.online(self._weights))
+        return f"round {number}, {self._state.phase.value}; devices online: {devices}"
+
+    def _dead_parts(self) -> list[str]:
+        """What only a new start mends."""
+        faults = [] if self._link.is_alive else ["the connection's thread has ended"]
+        if not self._children.are_workers_kept:
+            faults.append("a logit worker has ended and is not started again")
+        return faults
+
     def _shut_down(self) -> None:
+        self._service.stopping()
         self._children.stop()
         self._link.publish_and_wait(self._status_publication(is_online=False), timeout_s=2)
         self._link.stop()
@@ -471,6 +549,13 @@ class CoordinatorDaemon:
 
     def _aggregated_path(self) -> str:
         return str(self._adapters.path(self._aggregated()))
+
+
+def _signer(settings: CoordinatorSettings) -> AdapterSigner | None:
+    if settings.adapter_key_file is None:
+        return None
+    record = settings.state_dir / "signed-adapter.json"
+    return AdapterSigner(settings.adapter_key_file, record, valid_days=settings.adapter_valid_days)
 
 
 def _blobs_in_use(state: FederationState) -> set[str]:

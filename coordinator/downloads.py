@@ -1,23 +1,42 @@
-"""Chunks of the announced adapter for the devices that want them, each published once for all."""
+"""Chunks of announced blobs for the devices that want them, each published once for all."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
-from fedpt.blobs import BlobStore
-from fedpt.wire.messages import ChunkRequest
+from fedpt.wire.messages import BlobRef, ChunkRequest
 
 _AGAIN_S: Final = 1.0
 """The broker fans a chunk out to all devices that want it at that time. One that missed it asks
 again after longer than this (`fedpt.blobs`)."""
 
 
+_MOST_REMEMBERED: Final = 4096
+
+
+class BlobSource(Protocol):
+    """Where blobs come from: a `fedpt.blobs.BlobStore`, or the releases' folder."""
+
+    def ref(self, sha256: str) -> BlobRef:
+        """How large a blob is.
+
+        Raises:
+            BlobError: It is not here.
+        """
+
+    def chunk(self, sha256: str, index: int) -> bytes:
+        """One chunk of a blob.
+
+        Raises:
+            BlobError: It is not here.
+        """
+
+
 class Downloads:
     """Remembers what was sent a moment ago."""
 
-    def __init__(self, store: BlobStore) -> None:
-        self._store = store
-        self._sent: dict[int, float] = {}
-        self._blob = ""
+    def __init__(self, source: BlobSource) -> None:
+        self._source = source
+        self._sent: dict[tuple[str, int], float] = {}
 
     def chunks(
         self, request: ChunkRequest, offered: str, now: float
@@ -34,10 +53,14 @@ class Downloads:
         """
         if request.sha256 != offered:
             return
-        if offered != self._blob:
-            self._blob, self._sent = offered, {}
-        count = self._store.ref(offered).chunk_count
+        self._forget_old(now)
+        count = self._source.ref(offered).chunk_count
         for index in request.indices:
-            if index < count and now - self._sent.get(index, float("-inf")) > _AGAIN_S:
-                self._sent[index] = now
-                yield index, self._store.chunk(offered, index)
+            sent = self._sent.get((offered, index), float("-inf"))
+            if index < count and now - sent > _AGAIN_S:
+                self._sent[offered, index] = now
+                yield index, self._source.chunk(offered, index)
+
+    def _forget_old(self, now: float) -> None:
+        if len(self._sent) > _MOST_REMEMBERED:
+            self._sent = {one: at for one, at in self._sent.items() if now - at <= _AGAIN_S}

@@ -10,18 +10,19 @@ import queue
 import signal
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 import numpy as np
 
 from coordinator.settings import CoordinatorSettings
+from coordinator.worker_identity import worker_identity
 from fedpt.drivers.child_process import end_with_parent
 from fedpt.drivers.llama import LlamaContext, LlamaModel, Run
 from fedpt.drivers.mqtt import MqttLink, Publication, Received
+from fedpt.drivers.service_manager import ServiceManager, Watchdog
 from fedpt.errors import FedptError, SessionLostError, TooLongError, UsageError
 from fedpt.ids import DeviceId, FederationId
 from fedpt.log_setup import configure
@@ -46,8 +47,11 @@ class _Session:
 class Sessions:
     """The large model's conversations in one context."""
 
-    def __init__(self, context: LlamaContext) -> None:
+    def __init__(
+        self, context: LlamaContext, *, on_batch: Callable[[], None] = lambda: None
+    ) -> None:
         self._context = context
+        self._on_batch = on_batch
         self._sessions: OrderedDict[tuple[DeviceId, str], _Session] = OrderedDict()
         self._free = list(range(context.sequences))
 
@@ -74,7 +78,7 @@ class Sessions:
         self._make_room(key, length)
         try:
             run = Run(session.slot, request.position, request.tokens)
-            (rows,) = self._context.evaluate([run])
+            (rows,) = self._context.evaluate([run], on_batch=self._on_batch)
         except UsageError:
             self._close(key)
             raise
@@ -106,13 +110,22 @@ class Sessions:
 class LogitWorker:
     """Serves until `stop`."""
 
-    def __init__(self, settings: CoordinatorSettings) -> None:
+    def __init__(
+        self, settings: CoordinatorSettings, service: ServiceManager | None = None
+    ) -> None:
         """Load the large model; nothing is answered yet.
+
+        Args:
+            settings: The coordinator's.
+            service: Who hears how we are; None: nobody.
 
         Raises:
             ModelFileError: It is missing or damaged.
+            SettingsError: It has no identity of its own.
         """
-        self._name = f"worker-{uuid4().hex[:12]}"
+        self._name, broker = worker_identity(settings)
+        self._service = service or ServiceManager()
+        self._watchdog = Watchdog(self._service)
         self._topics = Topics(FederationId(settings.federation))
         self._settings = settings
         self._inbox: queue.Queue[Received] = queue.Queue(_INBOX_SIZE)
@@ -124,8 +137,8 @@ class LogitWorker:
             sequences=settings.worker.sessions,
             threads=settings.threads,
         )
-        self._sessions = Sessions(self._context)
-        self._link = MqttLink(settings.broker, self._name, on_message=self._receive)
+        self._sessions = Sessions(self._context, on_batch=self._beat)
+        self._link = MqttLink(broker, self._name, on_message=self._receive)
 
     def run(self) -> None:
         """Answer requests.
@@ -135,15 +148,15 @@ class LogitWorker:
         """
         topics = self._topics
         self._link.subscribe(topics.shared_logits, topics.worker_logits(self._name, "+"), qos=0)
-        self._link.start(timeout_s=self._settings.connect_timeout_s)
+        self._link.start(
+            timeout_s=self._settings.connect_timeout_s, is_cancelled=lambda: self._is_stopping
+        )
+        self._service.ready()
         _logger.info("logit worker is up", extra={"worker": self._name})
         while not self._is_stopping:
-            try:
-                self._answer(self._inbox.get(timeout=_TICK_S))
-            except queue.Empty:
-                continue
-            except FedptError as error:  # a bad message never stops the worker
-                _logger.warning("dropped: %s", error, extra={"code": error.code})
+            self._answer_next()
+            self._beat()
+        self._service.stopping()
         self._link.stop()
         self._context.close()
         self._model.close()
@@ -161,6 +174,18 @@ class LogitWorker:
                 self._inbox.get_nowait()
             else:
                 return
+
+    def _beat(self) -> None:
+        """On the main thread: between requests, and between the parts of a long one."""
+        self._watchdog.beat([] if self._link.is_alive else ["the connection's thread has ended"])
+
+    def _answer_next(self) -> None:
+        try:
+            self._answer(self._inbox.get(timeout=_TICK_S))
+        except queue.Empty:
+            return
+        except FedptError as error:  # a bad message never stops the worker
+            _logger.warning("dropped: %s", error, extra={"code": error.code})
 
     def _answer(self, message: Received) -> None:
         source = parse(message.topic)
@@ -189,13 +214,13 @@ class LogitWorker:
         )
 
 
-def run_until_signal(settings: CoordinatorSettings) -> None:
+def run_until_signal(settings: CoordinatorSettings, service: ServiceManager | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
         FedptError: The model cannot be loaded, or the broker not be reached.
     """
-    worker = LogitWorker(settings)
+    worker = LogitWorker(settings, service)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: worker.stop())
     worker.run()

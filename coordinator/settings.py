@@ -1,9 +1,9 @@
 """What an operator can set on the coordinator."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedpt.settings import BrokerSettings, Name, Settings
 
@@ -51,10 +51,36 @@ class EvaluationSettings(Settings):
 
 
 class WorkerSettings(Settings):
-    """The process that answers logit requests with the large model."""
+    """The processes that answer logit requests with the large model."""
 
     sessions: int = Field(8, ge=1, le=64, description="conversations kept at a time")
     context_tokens: int = Field(4096, ge=64, description="tokens kept, all conversations together")
+    processes: int = Field(
+        1, ge=0, le=16, description="workers that the coordinator starts; 0: they run elsewhere"
+    )
+    name: Name | None = Field(
+        None, description="its MQTT client id; unset: by chance, or its certificate's common name"
+    )
+    certificate_file: Path | None = Field(None, description="the worker's own certificate, for TLS")
+    key_file: Path | None = Field(None, description="the worker's certificate's key, for TLS")
+
+    @model_validator(mode="after")
+    def _require_partners(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together: set both or none")
+        if self.processes > 1 and (self.name or self.certificate_file):
+            raise ValueError(
+                f"processes = {self.processes} workers cannot share one name or certificate: set"
+                " processes = 0 and start each with 'fedpt coordinator worker --name …'"
+            )
+        return self
+
+
+class MetricsSettings(Settings):
+    """Figures for Prometheus, over HTTP."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen at")
+    port: int | None = Field(None, ge=1, le=65_535, description="TCP port; unset: no metrics")
 
 
 class CoordinatorSettings(Settings):
@@ -87,4 +113,40 @@ class CoordinatorSettings(Settings):
     distillation: DistillationSettings = DistillationSettings()
     evaluating: EvaluationSettings = EvaluationSettings()
     worker: WorkerSettings = WorkerSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    releases: Path | None = Field(
+        None, description="folder of signed releases to announce; unset: none"
+    )
+    trust_file: Path | None = Field(
+        None, description="public keys that may sign releases, trust.json"
+    )
+    removed: Path | None = Field(
+        None, description="names of devices that are out, kept by the enrolment service"
+    )
+    adapter_key_file: Path | None = Field(
+        None, description="key that signs each round's adapter, PEM; unset: they are not signed"
+    )
+    adapter_valid_days: float = Field(
+        30.0, gt=0, description="how long such a signature is good; renewed at half of that"
+    )
     connect_timeout_s: float = Field(30.0, gt=0, description="wait for the broker at the start, s")
+
+    @model_validator(mode="after")
+    def _require_identities(self) -> Self:
+        """The broker knows a connection by its certificate: two of one throw each other off."""
+        worker = self.worker
+        if worker.certificate_file and self.broker.ca_file is None:
+            raise ValueError("worker.certificate_file does nothing without broker.ca_file")
+        if self.broker.certificate_file and worker.processes and not worker.certificate_file:
+            raise ValueError(
+                "the logit worker needs a certificate of its own, or the broker throws it and the"
+                " coordinator off by turns: set worker.certificate_file and worker.key_file, or"
+                " worker.processes = 0 and run 'fedpt coordinator worker'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _require_trust(self) -> Self:
+        if self.releases is not None and self.trust_file is None:
+            raise ValueError("releases are announced only with a trust_file to check them by")
+        return self

@@ -77,6 +77,14 @@ def note_status(fleet: Fleet, device: DeviceId, status: DeviceStatus) -> Fleet:
     return Fleet({**fleet.devices, device: status})
 
 
+def note_removed(fleet: Fleet, device: DeviceId) -> Fleet:
+    """The fleet after the operator has put a device out: offline, and no round waits for it."""
+    before = fleet.devices.get(device)
+    session = before.session if before else 0
+    gone = DeviceStatus(session=session, activity="offline", fault="removed by the operator")
+    return Fleet({**fleet.devices, device: gone})
+
+
 def fold(events: Iterable[AnyEvent]) -> FederationState:
     """The state after all events of a journal."""
     state = FederationState()

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
-from edge_runtime.generation import Fallback, LargeModel, Steering, generate
+from edge_runtime.generation import Fallback, LargeModel, Steering, Token, generate
 from edge_runtime.settings import AssistantSettings
 from fedpt.chat import encode_prompt
 from fedpt.drivers.llama import CachedSequence, LlamaContext, LlamaModel
@@ -22,6 +22,9 @@ from fedpt.errors import UsageError
 from fedpt.proxy_tuning import PLAIN, Coefficients
 
 Mode = Literal["local", "steered"]
+
+_SWITCH_WAIT_S: Final = 10.0
+"""A running answer may take minutes; whoever switches has other things to do meanwhile."""
 
 
 class AnswerSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +85,7 @@ class Assistant:
         self._settings = settings
         self._make_large = make_large
         self._lock = threading.Lock()
+        self._step_since: float | None = None
         self.coefficients: Coefficients = PLAIN
         self._antiexpert = self._new_context(None)
         self._antiexpert_sequence = CachedSequence(self._antiexpert)
@@ -92,15 +96,34 @@ class Assistant:
         """The id of the adapter that answers; empty before the first."""
         return self._expert.adapter
 
-    def switch(self, adapter: str, path: Path) -> None:
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer runs."""
+        return self._lock.locked()
+
+    @property
+    def step_s(self) -> float:
+        """How long the present step of an answer has taken, s; 0 while none is computed."""
+        since = self._step_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def switch(self, adapter: str, path: Path) -> bool:
         """Answer with another adapter from the next question on.
+
+        Returns:
+            False: an answer runs and takes long; try again later.
 
         Raises:
             ArtifactError: It is damaged or for another base; the old one stays in use.
         """
-        with self._lock:
+        if not self._lock.acquire(timeout=_SWITCH_WAIT_S):
+            return False
+        try:
             old, self._expert = self._expert, self._new_expert(adapter, path)
             old.context.close()
+        finally:
+            self._lock.release()
+        return True
 
     def answer(self, question: Question) -> Iterator[str | AnswerSummary]:
         """Answer, piece by piece; the last item is the summary.
@@ -133,7 +156,7 @@ class Assistant:
             is_end=self._model.is_end,
             max_tokens=limit,
         )
-        for step in steps:
+        for step in self._timed(steps):
             if isinstance(step, Fallback):
                 fallback = step.reason
                 continue
@@ -161,6 +184,18 @@ class Assistant:
             first_token_s=first_token_s,
             seconds=time.monotonic() - started,
         )
+
+    def _timed(self, steps: Iterator[Token | Fallback]) -> Iterator[Token | Fallback]:
+        """The same steps; that one is being computed can be seen in `step_s`."""
+        while True:
+            self._step_since = time.monotonic()
+            try:
+                step = next(steps, None)
+            finally:
+                self._step_since = None
+            if step is None:
+                return
+            yield step
 
     def _steering(self, question: Question) -> Steering | None:
         if question.mode == "local" or self._make_large is None:

@@ -9,6 +9,8 @@ import queue
 import time
 import zlib
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Final, assert_never
 
 import msgspec
@@ -16,6 +18,7 @@ import msgspec
 from converters.adapter_to_gguf import convert_adapter
 from edge_runtime import planner, transitions
 from edge_runtime.assistant import Assistant
+from edge_runtime.drivers.enrolment import IdentityKeeper
 from edge_runtime.drivers.large_models import LogitDesk, RemoteLarge
 from edge_runtime.drivers.local_api import LocalApi
 from edge_runtime.drivers.outbox import Outbox
@@ -24,6 +27,7 @@ from edge_runtime.drivers.trainer import Trainer
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.state import (
     AdapterFetched,
+    AdapterReleased,
     AdapterServed,
     Announced,
     DeviceState,
@@ -36,11 +40,20 @@ from edge_runtime.state import (
     TrainingStopped,
 )
 from edge_runtime.training_job import TrainingResult, TrainingStep
+from edge_runtime.updates.desk import (
+    NEED_RESTART,
+    RESTART_CODE,
+    ReleaseDesk,
+    drop_foreign_adapters,
+    finish_interrupted_switch,
+)
+from edge_runtime.updates.preparer import Prepared
 from fedpt.adapters import adapter_from_bytes
 from fedpt.blobs import BlobStore, Fetch, require_fetchable
 from fedpt.drivers.llama import LlamaModel
 from fedpt.drivers.mqtt import MqttLink, Publication, Received
-from fedpt.errors import FedptError, LargeModelError
+from fedpt.drivers.service_manager import ServiceManager, Watchdog
+from fedpt.errors import BrokerError, FedptError, LargeModelError, ReleaseError
 from fedpt.examples import read_examples
 from fedpt.gguf_file import weights_sha256
 from fedpt.ids import DeviceId, FederationId
@@ -56,7 +69,7 @@ from fedpt.wire.messages import (
     UpdateOffer,
     UpdateReceipt,
 )
-from fedpt.wire.topics import Chunk, FromCoordinator, FromDevice, ToDevice, Topics, parse
+from fedpt.wire.topics import Chunk, FromCoordinator, FromDevice, OfRelease, ToDevice, Topics, parse
 
 _logger = logging.getLogger(__name__)
 
@@ -64,6 +77,11 @@ _TICK_S: Final = 0.5
 _MAX_ADAPTER_BYTES: Final = 512 * 1024 * 1024
 _STATUS_EVERY_S: Final = 2.0
 _INBOX_SIZE: Final = 1000
+_LONGEST_FAULT: Final = 300
+"""Characters of a refused release's fault in the status."""
+
+_LONGEST_STEP_S: Final = 300.0
+"""A step of an answer that takes longer does not end: a long prompt takes a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +97,25 @@ class _TrainingOver:
     fault: str
 
 
-_Item = Received | _Connected | _TrainingOver | TrainingStep
+_Item = Received | _Connected | _TrainingOver | TrainingStep | Prepared
 
 
 class DeviceDaemon:
     """One device. `run` until `stop`."""
 
-    def __init__(self, settings: DeviceSettings) -> None:
+    def __init__(self, settings: DeviceSettings, service: ServiceManager | None = None) -> None:
         """Load the model and check the data; nothing is sent yet.
+
+        Args:
+            settings: All of them.
+            service: Who hears how we are; None: nobody.
 
         Raises:
             FedptError: A file is missing or damaged.
         """
         self._settings = settings
+        self._service = service or ServiceManager()
+        self._watchdog = Watchdog(self._service)
         self._device = DeviceId(settings.name)
         self._topics = Topics(FederationId(settings.federation))
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
@@ -105,9 +129,18 @@ class DeviceDaemon:
         self._progress = 0.0
         self._status_sent: tuple[DeviceStatus | None, float] = (None, 0.0)
         self._bytes_at_round_start = 0
-        self._example_count = len(read_examples(settings.data)) if settings.data else 0
+        self._example_count = _count_examples(settings.data)
+        finish_interrupted_switch(settings)
         self._model = LlamaModel(settings.small)
         self._weights = weights_sha256(self._model.file)
+        drop_foreign_adapters(settings.state_dir / "adapters", self._model.file)
+        self._releases = ReleaseDesk(
+            settings, self._topics, base_weights=self._weights, on_prepared=self._inbox.put
+        )
+        self._round_fault = ""
+        self._runtime = version("fedpt")
+        self.exit_code = 0
+        """What `fedpt device run` ends with; 75: start me again."""
         self._vocabulary = self._model.vocabulary.sha256
         self._coordinator: CoordinatorStatus | None = None
         self._desk = LogitDesk()
@@ -120,6 +153,7 @@ class DeviceDaemon:
             on_connected=lambda: self._inbox.put(_Connected()),
             will=self._status_publication(DeviceStatus(session=self._session, activity="offline")),
         )
+        self._identity = IdentityKeeper(settings, on_renewed=self._link.reload_certificate)
 
     def run(self) -> None:
         """Take part until `stop` is called.
@@ -133,17 +167,28 @@ class DeviceDaemon:
             topics.round,
             topics.inbox(self._device, "#"),
             topics.device(self._device, "status"),
+            *self._releases.filters,
         )
-        self._link.start(
-            timeout_s=self._settings.connect_timeout_s, is_cancelled=lambda: self._is_stopping
-        )
+        try:
+            self._link.start(
+                timeout_s=self._settings.connect_timeout_s, is_cancelled=lambda: self._is_stopping
+            )
+        except (BrokerError, KeyboardInterrupt):
+            self._releases.broker_is_missing()
+            raise
+        self._prefer_released_adapter()
         self._api.start()
+        self._identity.start()
+        self._service.ready()
         _logger.info("device is up", extra={"device": self._device})
         try:
             while not self._is_stopping:
                 self._handle_next()
                 self._execute_plan()
+                self._step_releases()
                 self._publish_status()
+                self._service.status(self._summary())
+                self._watchdog.beat(self._dead_parts())
         finally:
             self._shut_down()
 
@@ -187,6 +232,8 @@ class DeviceDaemon:
                 self._progress = done / total
             case _TrainingOver():
                 self._training_over(item)
+            case Prepared():
+                self._releases.hear_prepared(item)
             case _:
                 assert_never(item)
 
@@ -196,6 +243,8 @@ class DeviceDaemon:
                 self._hear_coordinator(decode(message.payload, CoordinatorStatus))
             case FromCoordinator("round"):
                 self._hear_announcement(decode(message.payload, RoundAnnouncement))
+            case OfRelease(kind):
+                self._releases.hear(kind, message.payload)
             case ToDevice(_, "receipt"):
                 self._hear_receipt(decode(message.payload, UpdateReceipt))
             case ToDevice(_, "want"):
@@ -223,7 +272,9 @@ class DeviceDaemon:
 
     def _hear_announcement(self, announcement: RoundAnnouncement) -> None:
         if not transitions.is_news(self._state, announcement):
+            self._round_fault = ""
             return
+        self._require_signature(announcement)
         steering = announcement.coefficients
         self._assistant.coefficients = Coefficients(steering.alpha, steering.beta, steering.gamma)
         event = Announced(
@@ -238,6 +289,16 @@ class DeviceDaemon:
                    "selected": self._device in announcement.selected},
         )  # fmt: skip
         self._apply(event)
+        self._prefer_released_adapter()
+
+    def _require_signature(self, announcement: RoundAnnouncement) -> None:
+        """Before its adapter is fetched, where this device asks for signatures."""
+        try:
+            self._releases.require_round_adapter(announcement)
+        except ReleaseError as error:
+            self._round_fault = str(error)
+            raise
+        self._round_fault = ""
 
     def _hear_receipt(self, receipt: UpdateReceipt) -> None:
         offer = self._state.offer
@@ -269,6 +330,8 @@ class DeviceDaemon:
                 self._continue_fetch(ref.sha256)
             case planner.ServeAdapter(sha256):
                 self._serve(sha256)
+            case planner.StartTraining() if self._releases.is_trying:
+                pass  # both at once may be too much for the memory; planned again
             case planner.StartTraining(announcement):
                 self._start_training(announcement)
             case planner.StopTraining():
@@ -298,6 +361,7 @@ class DeviceDaemon:
     def _keep_chunk(self, sha256: str, index: int, content: bytes) -> None:
         if self._fetch is not None and sha256 == self._fetch.ref.sha256:
             self._fetch.accept(index, content, now=time.monotonic())
+        self._releases.keep_chunk(sha256, index, content)
 
     def _finish_fetch(self) -> None:
         fetch = self._fetch
@@ -314,17 +378,40 @@ class DeviceDaemon:
             if not path.is_file():
                 adapter = adapter_from_bytes(self._store.get(sha256))
                 convert_adapter(adapter, self._model.file, path)
-            self._assistant.switch(sha256, path)
-        except FedptError:
+            if not self._assistant.switch(sha256, path):
+                return  # an answer runs; planned again
+        except FedptError as error:
             self._apply(AdapterServed(sha256, works=False))
+            if sha256 == self._state.released:
+                self._apply(AdapterReleased(""))
+                self._releases.adapter_failed(str(error))
             raise
         for old in path.parent.glob("*.gguf"):
             if old != path:
                 old.unlink(missing_ok=True)
         self._apply(AdapterServed(sha256))
-        offer = self._state.offer
-        self._store.keep_only({sha256, offer.update.sha256} if offer else {sha256})
+        offer, announcement = self._state.offer, self._state.announcement
+        kept = {offer.update.sha256} if offer else set()
+        announced = {announcement.adapter.sha256} if announcement else set()
+        self._store.keep_only({sha256, *kept, *announced})
         _logger.info("assistant switched", extra={"adapter": sha256[:12]})
+
+    def _step_releases(self) -> None:
+        """Releases wait while we train or answer: what runs keeps what it began with."""
+        is_idle = not self._state.is_training and not self._assistant.is_answering
+        switched = self._releases.step(self._link, is_idle=is_idle)
+        if switched in NEED_RESTART:
+            _logger.info("ends to be started again with the new %s", switched)
+            self.exit_code = RESTART_CODE
+            self._is_stopping = True
+        elif switched == "adapter":
+            self._prefer_released_adapter()
+
+    def _prefer_released_adapter(self) -> None:
+        """Answer with the installed adapter release, as long as it is newer than the round's."""
+        path = self._releases.adapter_to_serve()
+        sha256 = self._store.put(path.read_bytes()).sha256 if path is not None else ""
+        self._apply(AdapterReleased(sha256))
 
     def _start_training(self, announcement: RoundAnnouncement) -> None:
         name = f"{announcement.adapter.sha256} {self._device}"  # the same after a restart
@@ -396,7 +483,10 @@ class DeviceDaemon:
             small_weights=self._weights,
             adapter=self._state.served,
             training_done=round(self._progress, 2) if self._state.is_training else 0.0,
-            fault=self._state.fault,
+            fault=self._state.fault or self._round_fault,
+            runtime=self._runtime,
+            releases=self._releases.installed,
+            release_fault=self._releases.fault[:_LONGEST_FAULT],
         )
 
     def _publish_status(self) -> None:
@@ -418,6 +508,23 @@ class DeviceDaemon:
             "connected": self._link.is_connected,
             **{name: getattr(status, name) for name in status.__struct_fields__},
         }
+
+    def _summary(self) -> str:
+        """For the service manager: one line."""
+        if self._state.fault:
+            return self._state.fault
+        announcement = self._state.announcement
+        if announcement is None:
+            return "waits for the coordinator"
+        what = f"training, {self._progress:.0%}" if self._state.is_training else announcement.phase
+        return f"round {announcement.round}: {what}"
+
+    def _dead_parts(self) -> list[str]:
+        """What only a new start mends."""
+        faults = [] if self._link.is_alive else ["the connection's thread has ended"]
+        if self._assistant.step_s > _LONGEST_STEP_S:
+            faults.append("the assistant is stuck in an answer")
+        return faults
 
     def _make_large(self) -> RemoteLarge:
         deadline_s = self._settings.assistant.large_deadline_s
@@ -452,14 +559,22 @@ class DeviceDaemon:
             )
 
     def _shut_down(self) -> None:
+        self._service.stopping()
+        self._identity.stop()
         self._api.stop()
         self._trainer.stop()
+        self._releases.stop(is_on_purpose=self._is_stopping and self.exit_code == 0)
         offline = DeviceStatus(session=self._session, activity="offline")
         self._link.publish_and_wait(self._status_publication(offline), timeout_s=2)
         self._link.stop()
         self._assistant.close()
         self._model.close()
         _logger.info("device is down", extra={"device": self._device})
+
+
+def _count_examples(data: Path | None) -> int:
+    """A new board has no examples yet: it answers, and trains when it has some."""
+    return len(read_examples(data)) if data is not None and data.exists() else 0
 
 
 def _without_progress(status: DeviceStatus) -> DeviceStatus:

@@ -57,14 +57,13 @@ def plan(state: DeviceState, now: float) -> list[Action]:
         now: Seconds of a monotonic clock.
     """
     announcement = state.announcement
-    if announcement is None:
-        return []
-    adapter = announcement.adapter
     actions: list[Action] = []
-    if not state.adapter_here:
-        actions.append(FetchAdapter(adapter))
-    elif adapter.sha256 not in (state.served, state.unservable):
-        actions.append(ServeAdapter(adapter.sha256))
+    if announcement is not None and not state.adapter_here:
+        actions.append(FetchAdapter(announcement.adapter))
+    if (wanted := _wanted_adapter(state)) not in ("", state.served, state.unservable):
+        actions.append(ServeAdapter(wanted))
+    if announcement is None:
+        return actions
     if _should_stop(state, announcement):
         actions.append(StopTraining())
     if _should_train(state, announcement):
@@ -72,6 +71,13 @@ def plan(state: DeviceState, now: float) -> list[Action]:
     if state.offer is not None and _should_offer(state, announcement, now):
         actions.append(Offer(state.offer))
     return actions
+
+
+def _wanted_adapter(state: DeviceState) -> str:
+    """What the assistant should answer with; empty while it cannot be had."""
+    if state.released or state.announcement is None:
+        return state.released
+    return state.announcement.adapter.sha256 if state.adapter_here else ""
 
 
 def _wants_update(state: DeviceState, announcement: RoundAnnouncement) -> bool:

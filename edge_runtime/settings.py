@@ -28,6 +28,36 @@ class AssistantSettings(Settings):
     )
 
 
+class EnrolmentSettings(Settings):
+    """How this board gets broker.certificate_file, which then holds its key too."""
+
+    url: str = Field(pattern=r"^https://", description="the enrolment service, https://host:8884")
+    token_file: Path = Field(description="the one-time token; deleted when it has been used")
+
+
+class ReleaseSettings(Settings):
+    """How signed releases are taken: models, adapters, runtimes, keys."""
+
+    folder: Path = Field(description="folder of installed releases")
+    trust_file: Path = Field(description="public keys that may sign releases, trust.json")
+    canary_tolerance: float = Field(
+        0.25, ge=0, description="how much worse a new model's nll on the canary text may be"
+    )
+    healthy_after_s: float = Field(
+        120.0, ge=0, description="a release has proved itself after so long a run, s"
+    )
+    starts_before_rollback: int = Field(
+        3, ge=1, le=100, description="starts in which a new release may fail to do so"
+    )
+    reserve_mb: int = Field(200, ge=0, description="disk space that stays free, MB")
+    start_within_s: float = Field(
+        600.0, ge=0, description="devices begin to fetch at random within so long, s"
+    )
+    retry_after_s: float = Field(
+        600.0, ge=0, description="pause after a fetch that failed, or for lack of space, s"
+    )
+
+
 class DeviceSettings(Settings):
     """Everything of `fedpt device run` and `fedpt ask`."""
 
@@ -39,7 +69,13 @@ class DeviceSettings(Settings):
     )
     state_dir: Path = Field(description="folder for adapters and updates")
     broker: BrokerSettings = BrokerSettings()
+    enrolment: EnrolmentSettings | None = Field(
+        None, description="unset: the certificate is put there by hand, if the broker wants one"
+    )
     assistant: AssistantSettings = AssistantSettings()
+    releases: ReleaseSettings | None = Field(
+        None, description="take signed releases; unset: none, and adapters need no signature"
+    )
     training_threads: int | None = Field(
         None, ge=1, description="threads for training; unset: all cores"
     )

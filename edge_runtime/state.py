@@ -27,6 +27,8 @@ class DeviceState:
     """The adapter that the assistant answers with."""
     unservable: str = ""
     """An adapter that could not be converted or loaded; not tried again."""
+    released: str = ""
+    """An adapter release in our store that is newer than the announced adapter; empty: none."""
     training: RoundAnnouncement | None = None
     """What the training that runs is for; None if none runs."""
     is_stopping: bool = False
@@ -73,6 +75,14 @@ class AdapterServed:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterReleased:
+    """The assistant shall answer with this release rather than with the announced adapter."""
+
+    sha256: str
+    """In our store; empty: with the announced one after all."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingStarted:
     """The child process runs."""
 
@@ -115,6 +125,7 @@ Event = (
     Announced
     | AdapterFetched
     | AdapterServed
+    | AdapterReleased
     | TrainingStarted
     | TrainingStopped
     | TrainingEnded

@@ -9,6 +9,7 @@ from typing import assert_never
 
 from edge_runtime.state import (
     AdapterFetched,
+    AdapterReleased,
     AdapterServed,
     Announced,
     DeviceState,
@@ -62,6 +63,8 @@ def apply(state: DeviceState, event: Event) -> DeviceState:  # noqa: C901  # a c
             return replace(state, adapter_here=state.adapter_here or here)
         case AdapterServed(sha256, works):
             return replace(state, served=sha256) if works else replace(state, unservable=sha256)
+        case AdapterReleased(sha256):
+            return replace(state, released=sha256)
         case TrainingStarted(announcement):
             if state.is_training:
                 raise ValueError("training started while training")

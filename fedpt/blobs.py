@@ -19,10 +19,10 @@ from fedpt.wire.messages import BlobRef
 CHUNK_BYTES: Final = 128 * 1024
 """What the smallest brokers take in one packet (AWS IoT Core: 128 KB)."""
 
-_WINDOW: Final = 16
+WINDOW: Final = 16
 """Chunks asked for at a time: 2 MB on their way, below a broker's usual in-flight limits."""
 
-_RETRY_S: Final = 3.0
+RETRY_S: Final = 3.0
 """Without a chunk for so long, those missing are asked for again: some brokers keep no sessions,
 so a chunk published while we reconnect is gone."""
 
@@ -130,10 +130,10 @@ class Fetch:
         Args:
             now: Seconds of a monotonic clock.
         """
-        if self._asked and now - self._last_event < _RETRY_S:
+        if self._asked and now - self._last_event < RETRY_S:
             return []
         self._last_event = now
-        request = sorted(self._missing)[:_WINDOW]
+        request = sorted(self._missing)[:WINDOW]
         self._asked = set(request)
         return request
 

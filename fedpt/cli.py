@@ -16,9 +16,11 @@ _GROUP: Final = "fedpt.commands"
 _SUMMARIES: Final = {
     "ask": "Ask the assistant a question.",
     "convert": "Models and adapters to GGUF; small models from large ones.",
-    "coordinator": "Run the coordinator of a federation.",
+    "coordinator": "Run a federation: coordinator, logit workers, enrolment.",
     "demo": "Watch a federation work: three devices, three rounds, real models.",
     "device": "Run a device of a federation.",
+    "flash": "Put a board's bundle onto an image or a card.",
+    "fleet": "Certificates, bundles and releases for a fleet of boards.",
     "eval": "Score large, antiexpert, expert and steered on a data set.",
 }
 """Shown by `fedpt --help` without loading a command; one of another package shows its own name."""
@@ -28,7 +30,8 @@ _EXTRA_OF_MODULE: Final = {
     "uvicorn": "assistant", "gguf": "convert", "tokenizers": "convert", "torch": "train",
     "transformers": "train", "peft": "train", "iotcore": "coordinator", "sqlalchemy": "coordinator",
     "rouge_score": "coordinator", "hassil": "demo", "home_assistant_intents": "demo",
-    "matplotlib": "demo",
+    "matplotlib": "demo", "yaml": "fleet", "tomli_w": "fleet", "zstandard": "fleet",
+    "prometheus_client": "coordinator",
 }  # fmt: skip
 
 

@@ -9,7 +9,8 @@ FedptError                      exit 1   something expected went wrong; one line
 │   ├── AdapterError                     an adapter is damaged or does not fit
 │   │   └── WrongBaseError               an adapter was trained on another base model
 │   ├── VocabularyMismatchError          two models do not share their vocabulary
-│   └── DataFileError                    a data file has a bad line
+│   ├── DataFileError                    a data file has a bad line
+│   └── ImageError                       a disk image cannot be used
 ├── WireError                   exit 1   what came over the network cannot be used
 │   ├── MalformedMessageError            bytes that are no message of ours
 │   └── BlobError                        a blob is too large or is not what its hash says
@@ -19,6 +20,10 @@ FedptError                      exit 1   something expected went wrong; one line
 │   ├── SessionLostError                 a logit worker does not hold the conversation
 │   └── TooLongError                     a conversation is longer than a logit worker's context
 ├── StorageError                exit 1   a file could not be written: disk full, no permission
+├── FleetError                  exit 1   a fleet's folder, bundle or key cannot be made or used
+├── EnrolmentError              exit 1   an identity is refused or could not be had
+├── ReleaseError                exit 1   a release cannot be accepted or installed
+├── BlockDeviceError            exit 1   a disk must not or cannot be written
 └── TrainingError               exit 1   local training or distillation failed
 ```
 
@@ -85,6 +90,12 @@ class DataFileError(ArtifactError):
     code = "data_file"
 
 
+class ImageError(ArtifactError):
+    """A disk image cannot be used."""
+
+    code = "image"
+
+
 class WireError(FedptError):
     """Something that came over the network cannot be used."""
 
@@ -137,6 +148,30 @@ class StorageError(FedptError):
     """A file could not be written."""
 
     code = "storage"
+
+
+class FleetError(FedptError):
+    """A fleet's folder, a bundle or a key cannot be made or used."""
+
+    code = "fleet"
+
+
+class EnrolmentError(FedptError):
+    """A certificate is refused, or could not be had."""
+
+    code = "enrolment"
+
+
+class ReleaseError(FedptError):
+    """A release cannot be accepted or installed; what is installed stays as it is."""
+
+    code = "release"
+
+
+class BlockDeviceError(FedptError):
+    """A disk must not or cannot be written."""
+
+    code = "block_device"
 
 
 class TrainingError(FedptError):

@@ -18,8 +18,10 @@ from fedpt.ids import Sha256
 
 
 @contextmanager
-def written_aside(target: Path) -> Iterator[Path]:
+def written_aside(target: Path, *, mode: int = 0o644) -> Iterator[Path]:
     """Give a temporary path beside `target`; move it there when the block ends well.
+
+    Until then only its owner can read it; then `mode` says who can.
 
     Raises:
         StorageError: The disk is full or the folder cannot be written. `target` is then as before.
@@ -34,7 +36,7 @@ def written_aside(target: Path) -> Iterator[Path]:
     try:
         yield aside
         _fsync(aside)
-        aside.chmod(0o644)
+        aside.chmod(mode)
         aside.replace(target)
         _fsync(target.parent)
     except OSError as error:
@@ -69,13 +71,13 @@ def folder_written_aside(target: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_bytes(target: Path, content: bytes) -> None:
-    """Put `content` into `target`, whole or not at all.
+def write_bytes(target: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Put `content` into `target`, whole or not at all, readable for whom `mode` says.
 
     Raises:
         StorageError: See `written_aside`.
     """
-    with written_aside(target) as aside:
+    with written_aside(target, mode=mode) as aside:
         aside.write_bytes(content)
 
 

@@ -12,14 +12,18 @@ from fedpt.progress import OnProgress, Progress
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[OnProgress]:
-    """A bar with elapsed and remaining time while the block runs; gone when it ends."""
+    """A bar with elapsed and remaining time while the block runs; gone when it ends.
+
+    A log file has no use for bars: without a terminal there is none.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
 
         def on_progress(progress: Progress) -> None:

@@ -1,11 +1,13 @@
-"""The journal: every event of a federation, in order, in a database.
+"""The journal: every event of a daemon's life, in order, in a database.
 
 SQLite by default, any database that SQLAlchemy knows by its URL. An event is in the journal before
 anything that follows from it is told to anybody.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 import msgspec
 import sqlalchemy as sa
@@ -13,6 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.state import AnyEvent
 from fedpt.errors import StorageError
+
+E = TypeVar("E", bound=msgspec.Struct)
 
 _metadata = sa.MetaData()
 _events = sa.Table(
@@ -23,16 +27,21 @@ _events = sa.Table(
 )
 
 
-class Journal:
+class Journal(Generic[E]):
     """Append and read back. One process writes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, decode: Callable[[bytes], E]) -> None:
         """Open it, new if need be.
+
+        Args:
+            path: The database.
+            decode: Reads one event's MessagePack.
 
         Raises:
             StorageError: It cannot be opened.
         """
         self._path = path
+        self._decode = decode
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
@@ -41,7 +50,7 @@ class Journal:
         except (SQLAlchemyError, OSError) as error:
             raise StorageError(f"cannot open the journal {path}: {_first_line(error)}") from error
 
-    def append(self, event: AnyEvent) -> None:
+    def append(self, event: E) -> None:
         """Add an event; it is on disk when this returns.
 
         Raises:
@@ -54,13 +63,13 @@ class Journal:
             reason = _first_line(error)
             raise StorageError(f"cannot write the journal {self._path}: {reason}") from error
 
-    def read(self) -> list[AnyEvent]:
+    def read(self) -> list[E]:
         """All events in order.
 
         Raises:
             StorageError: The journal is damaged, or of another version.
         """
-        return _read(self._engine, self._path)
+        return _read(self._engine, self._path, self._decode)
 
     def close(self) -> None:
         """Close the database."""
@@ -68,28 +77,41 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[AnyEvent]:
-    """All events of a journal that another process writes; none if it has not begun yet.
+    """All events of a federation whose journal another process writes; none before it has begun.
 
     Raises:
         StorageError: The journal is damaged, or of another version.
     """
     if not path.exists():
         return []
-    engine = sa.create_engine(f"sqlite:///file:{path}?mode=ro&uri=true")
+    location = f"file:{quote(str(path.absolute()))}"  # a folder's name may hold ? or #
+    query = {"mode": "ro", "uri": "true"}
+    engine = sa.create_engine(sa.URL.create("sqlite", database=location, query=query))
     try:
-        return _read(engine, path) if sa.inspect(engine).has_table(_events.name) else []
+        is_begun = sa.inspect(engine).has_table(_events.name)
+        return _read(engine, path, decode_event) if is_begun else []
     except SQLAlchemyError as error:
         raise _damaged(path, error) from error
     finally:
         engine.dispose()
 
 
-def _read(engine: sa.Engine, path: Path) -> list[AnyEvent]:
+def decode_event(content: bytes) -> AnyEvent:
+    """Read one event of a federation.
+
+    Raises:
+        msgspec.MsgspecError: It is none.
+    """
+    event: AnyEvent = msgspec.msgpack.decode(content, type=AnyEvent)
+    return event
+
+
+def _read(engine: sa.Engine, path: Path, decode: Callable[[bytes], E]) -> list[E]:
     try:
         with engine.connect() as connection:
             query = sa.select(_events.c.event).order_by(_events.c.number)
             rows = [row.event for row in connection.execute(query)]
-        return [msgspec.msgpack.decode(row, type=AnyEvent) for row in rows]
+        return [decode(row) for row in rows]
     except (SQLAlchemyError, msgspec.MsgspecError) as error:
         raise _damaged(path, error) from error
 

@@ -162,19 +162,19 @@ def is_served(socket: Path) -> bool:
     return True
 
 
-def daemon_status(socket: Path) -> dict[str, object]:
+def daemon_status(socket: Path, *, timeout_s: float = _PATIENCE_S) -> dict[str, object]:
     """How a running device daemon is.
 
     Raises:
         DeviceDownError: No daemon listens there.
     """
-    with _translated(socket), _client(socket) as client:
+    with _translated(socket), _client(socket, timeout_s) as client:
         status: dict[str, object] = client.get("http://device/status").json()
         return status
 
 
-def _client(socket: Path) -> httpx.Client:
-    return httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=_PATIENCE_S)
+def _client(socket: Path, timeout_s: float = _PATIENCE_S) -> httpx.Client:
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=timeout_s)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ damaged ones; and it reports failure by null pointers, which ctypes makes object
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -203,8 +203,14 @@ class LlamaContext:
         if adapter is not None:
             self._set_adapter(adapter)
 
-    def evaluate(self, runs: Sequence[Run]) -> list[Logits]:
+    def evaluate(
+        self, runs: Sequence[Run], *, on_batch: Callable[[], None] = lambda: None
+    ) -> list[Logits]:
         """Add tokens to their sequences and give the logits that were wanted.
+
+        Args:
+            runs: What to add, and where.
+            on_batch: Called after each part of a long text, on this thread.
 
         Returns:
             For each run `(wanted, V)`, copied out of libllama.
@@ -228,6 +234,7 @@ class LlamaContext:
         ]
         for start in range(0, len(flat), self._batch_tokens):
             self._decode(flat[start : start + self._batch_tokens], rows)
+            on_batch()
         return rows
 
     def forget(self, sequence: int, position: int = 0) -> None:

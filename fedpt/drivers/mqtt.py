@@ -9,9 +9,10 @@ subscriptions renewed at every connection.
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -80,6 +81,7 @@ class MqttLink:
         self._max_packet_bytes = MAX_MESSAGE_BYTES
         self.bytes_received = 0
         """Payload and topic bytes received since the start."""
+        self._tls = _tls_context(broker)
         self._client = self._make_client(client_id)
         if will is not None:
             self._client.will_set(will.topic, will.payload, qos=will.qos, retain=will.retain)
@@ -107,6 +109,16 @@ class MqttLink:
                 " is it running, and are host and port right?"
             )
 
+    def reload_certificate(self) -> None:
+        """Use our renewed certificate from the next connection on; the present one goes on.
+
+        Raises:
+            BrokerError: It cannot be read.
+        """
+        if self._tls is not None:
+            with _told_as_broker_error(self._broker):
+                _load_identity(self._tls, self._broker)
+
     def stop(self) -> None:
         """Disconnect cleanly: the last will is not sent."""
         self._client.disconnect()
@@ -116,6 +128,12 @@ class MqttLink:
     def is_connected(self) -> bool:
         """Whether the broker answers at present."""
         return self._client.is_connected()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the network thread runs, which mends every loss of the connection."""
+        thread = self._client._thread  # paho keeps it to itself, and does not watch it
+        return thread is not None and thread.is_alive()
 
     def subscribe(self, *filters: str, qos: Literal[0, 1] = 1) -> None:
         """Receive what matches, now and after every reconnection."""
@@ -168,14 +186,13 @@ class MqttLink:
         client = Client(
             CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5
         )
-        try:
-            _identify(client, broker)
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            files = (broker.password_file, broker.ca_file, broker.certificate_file, broker.key_file)
-            raise BrokerError(
-                f"cannot use the files for the MQTT broker at {broker.host}:{broker.port}"
-                f" ({', '.join(str(file) for file in files if file)}): {error}"
-            ) from error
+        with _told_as_broker_error(broker):
+            if broker.username is not None:
+                password = broker.password_file.read_text() if broker.password_file else None
+                client.username_pw_set(broker.username, password and password.strip())
+            if self._tls is not None:
+                _load_identity(self._tls, broker)
+                client.tls_set_context(self._tls)
         client.reconnect_delay_set(min_delay=1, max_delay=_SLOWEST_RETRY_S)
         client.suppress_exceptions = True  # ours are caught and logged in `_guard`
         client.on_socket_open = _set_nodelay
@@ -215,16 +232,32 @@ class MqttLink:
             _logger.exception("a callback failed")
 
 
-def _identify(client: Client, broker: BrokerSettings) -> None:
-    if broker.username is not None:
-        password = broker.password_file.read_text().strip() if broker.password_file else None
-        client.username_pw_set(broker.username, password)
-    if broker.ca_file is not None:
-        client.tls_set(
-            ca_certs=str(broker.ca_file),
-            certfile=str(broker.certificate_file) if broker.certificate_file else None,
-            keyfile=str(broker.key_file) if broker.key_file else None,
-        )
+@contextlib.contextmanager
+def _told_as_broker_error(broker: BrokerSettings) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        files = (broker.password_file, broker.ca_file, broker.certificate_file, broker.key_file)
+        raise BrokerError(
+            f"cannot use the files for the MQTT broker at {broker.host}:{broker.port}"
+            f" ({', '.join(str(file) for file in files if file)}): {error}"
+        ) from error
+
+
+def _tls_context(broker: BrokerSettings) -> ssl.SSLContext | None:
+    """Verifies the broker's certificate and host name; TLS 1.3 at least."""
+    if broker.ca_file is None:
+        return None
+    with _told_as_broker_error(broker):
+        context = ssl.create_default_context(cafile=broker.ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def _load_identity(context: ssl.SSLContext, broker: BrokerSettings) -> None:
+    """A certificate file may hold its key too; so both change in one step."""
+    if broker.certificate_file is not None:
+        context.load_cert_chain(broker.certificate_file, broker.key_file)
 
 
 def _options(qos: int) -> Any:  # paho's SubscribeOptions has no types

@@ -16,6 +16,8 @@ Sha256Text = Annotated[str, Meta(pattern=rf"^{SHA256_PATTERN}\Z")]
 RunText = Annotated[str, Meta(pattern=r"^[0-9a-f]{8,64}\Z")]
 """A run of a federation: a random name, safe in file names."""
 
+ReleaseKind = Literal["model", "adapter", "runtime", "keys"]
+
 Count = Annotated[int, Meta(ge=0)]
 Size = Annotated[int, Meta(ge=1)]
 
@@ -72,6 +74,25 @@ class SteeringCoefficients(Message, frozen=True, kw_only=True):
     gamma: float = 1.0
 
 
+class SignedRelease(Message, frozen=True, kw_only=True):
+    """A release's manifest as it was signed; see `fedpt.releases.SignedManifest`."""
+
+    manifest: Annotated[bytes, Meta(max_length=512 * 1024)]
+    """Exactly the bytes that are signed: JSON."""
+    key: Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
+
+
+class ReleaseAnnouncement(Message, frozen=True, kw_only=True):
+    """Retained: the release of its kind that devices should have."""
+
+    release: SignedRelease
+    fraction: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """The share of devices that the roll-out has reached."""
+    url: str = ""
+    """Folder with its files on an HTTP server; empty: they come as chunks, like adapters."""
+
+
 class RoundAnnouncement(Message, frozen=True, kw_only=True):
     """Retained: what the federation does now, and its newest adapter."""
 
@@ -84,6 +105,8 @@ class RoundAnnouncement(Message, frozen=True, kw_only=True):
     training: TrainingPlan
     deadline_unix_s: float
     coefficients: SteeringCoefficients = SteeringCoefficients()
+    release: SignedRelease | None = None
+    """Vouches for `adapter`; a device that knows whom to trust takes no adapter without."""
 
 
 class DeviceStatus(Message, frozen=True, kw_only=True):
@@ -99,6 +122,12 @@ class DeviceStatus(Message, frozen=True, kw_only=True):
     """The share of the present training that is done, 0 to 1."""
     fault: str = ""
     """Why it does not take part, in one line; empty if nothing is wrong."""
+    runtime: str = ""
+    """The version of fedpt that runs there."""
+    releases: dict[str, str] = {}
+    """The installed release of each kind."""
+    release_fault: str = ""
+    """Why it did not take the newest release that it tried, in one line."""
 
 
 class UpdateOffer(Message, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@
 fedpt/v1/<federation>/
     coordinator/status                     retained   CoordinatorStatus (last will: offline)
     coordinator/round                      retained   RoundAnnouncement
+    coordinator/release/<kind>             retained   ReleaseAnnouncement
     coordinator/chunk/<sha256>/<index>                raw bytes, one publish for all devices
     device/<device>/status                 retained   DeviceStatus (last will: offline)
     device/<device>/offer                             UpdateOffer
@@ -21,10 +22,11 @@ broker's ACL sees to it, and so the device named by a topic is the sender.
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from fedpt.errors import MalformedMessageError
 from fedpt.ids import NAME_PATTERN, DeviceId, FederationId, is_name, is_sha256
+from fedpt.wire.messages import ReleaseKind
 
 _ROOT: Final = "fedpt/v1"
 _WORKERS: Final = "$share/logit-workers"
@@ -46,6 +48,15 @@ class Topics:
     def round(self) -> str:
         """Retained."""
         return f"{_ROOT}/{self.federation}/coordinator/round"
+
+    @property
+    def from_coordinator(self) -> str:
+        """Filter: all that the coordinator tells everybody."""
+        return f"{_ROOT}/{self.federation}/coordinator/#"
+
+    def release(self, kind: ReleaseKind | Literal["+"]) -> str:
+        """Retained; `+` makes the filter."""
+        return f"{_ROOT}/{self.federation}/coordinator/release/{kind}"
 
     def coordinator_chunk(self, sha256: str, index: int | str) -> str:
         """A chunk on its way down; index `+` makes the filter."""
@@ -98,6 +109,13 @@ class FromCoordinator:
 
 
 @dataclass(frozen=True, slots=True)
+class OfRelease:
+    """The coordinator's announcement of a release; an empty message takes it back."""
+
+    kind: ReleaseKind
+
+
+@dataclass(frozen=True, slots=True)
 class ToDevice:
     """Something in a device's inbox."""
 
@@ -105,7 +123,7 @@ class ToDevice:
     kind: str
 
 
-Parsed = FromDevice | Chunk | FromCoordinator | ToDevice
+Parsed = FromDevice | Chunk | FromCoordinator | OfRelease | ToDevice
 
 
 def parse(topic: str) -> Parsed:
@@ -118,6 +136,8 @@ def parse(topic: str) -> Parsed:
     match topic[head.end() :].split("/") if head else []:
         case ["coordinator", ("status" | "round") as kind]:
             return FromCoordinator(kind)
+        case ["coordinator", "release", ("model" | "adapter" | "runtime" | "keys") as kind]:
+            return OfRelease(kind)
         case ["coordinator", "chunk", sha256, index] if _is_chunk(sha256, index):
             return Chunk(sha256, int(index), None)
         case ["device", device, ("status" | "offer" | "want" | "logits") as kind] if is_name(

@@ -15,7 +15,9 @@ from fedpt.wire.messages import (
     LogitReply,
     LogitRequest,
     Message,
+    ReleaseAnnouncement,
     RoundAnnouncement,
+    SignedRelease,
     SteeringCoefficients,
     TrainingPlan,
     UpdateOffer,
@@ -28,6 +30,9 @@ _RUN = "0123456789abcdef0123456789abcdef"
 _ADAPTER = BlobRef(sha256="a" * 64, size_bytes=300_000, chunk_bytes=131_072)
 _UPDATE = BlobRef(sha256="c" * 64, size_bytes=300_001, chunk_bytes=131_072)
 _PLAN = TrainingPlan(epochs=2, learning_rate=0.002, batch_examples=8, context_tokens=256)
+_RELEASE = SignedRelease(
+    manifest=b'{"format": 1, "kind": "model"}', key="0123456789abcdef", signature=bytes(range(64))
+)
 _COEFFICIENTS = SteeringCoefficients(alpha=1.0, beta=0.5, gamma=0.25)
 
 EXAMPLES: tuple[Message, ...] = (
@@ -41,6 +46,8 @@ EXAMPLES: tuple[Message, ...] = (
         large_name="SmolLM2 1.7B Instruct",
     ),
     _PLAN,
+    _RELEASE,
+    ReleaseAnnouncement(release=_RELEASE, fraction=0.25, url="https://files.example/model/7-ab"),
     _COEFFICIENTS,
     RoundAnnouncement(
         run=_RUN,

@@ -145,3 +145,11 @@ def test_a_token_out_of_range_is_refused_and_others_are_not_harmed(
         ask(sessions, [5, token], who=ONE)
     assert_close(ask(sessions, [11], 6, who=TWO), expected.after([*TEXT, 11]))
     assert_close(ask(sessions, TEXT, who=ONE), expected.after(TEXT))
+
+
+def test_a_long_request_shows_signs_of_life_on_its_way(model: LlamaModel) -> None:
+    signs: list[int] = []
+    with LlamaContext(model, tokens=1536, sequences=1, threads=1) as context:
+        long = Sessions(context, on_batch=lambda: signs.append(1))
+        ask(long, [5 + i % 300 for i in range(700)])
+    assert len(signs) == 2

@@ -12,6 +12,7 @@ from coordinator.transitions import (
     admit,
     apply,
     fold,
+    note_removed,
     note_status,
 )
 from fedpt.ids import DeviceId
@@ -113,6 +114,16 @@ def test_a_stale_last_will_does_not_turn_a_device_off() -> None:
     fleet = note_status(Fleet(), BOARD, status(session=5))
     assert note_status(fleet, BOARD, status(session=4, activity="offline")) == fleet
     assert note_status(fleet, BOARD, status(session=5, activity="offline")) != fleet
+
+
+def test_a_removed_device_is_offline_and_at_fault_until_it_begins_a_new_session() -> None:
+    for fleet in (Fleet(), note_status(Fleet(), BOARD, status(session=5))):
+        removed = note_removed(fleet, BOARD)
+        assert removed.online(status().small_weights) == []
+        assert removed.devices[BOARD].fault == "removed by the operator"
+    assert note_status(removed, BOARD, status(session=4)) == removed
+    again = note_status(removed, BOARD, status(session=6))
+    assert again.online(status().small_weights) == [BOARD]
 
 
 def test_only_devices_that_could_train_are_online() -> None:

@@ -222,3 +222,37 @@ def test_a_damaged_adapter_leaves_the_old_one_in_use(make: Make, tiny: TinyFeder
     with pytest.raises(AdapterError):
         assistant.switch("damaged", damaged)
     assert summary(assistant, Question(TEXT, "local")).adapter == "tiny"
+
+
+def test_a_running_answer_puts_a_switch_off(
+    make: Make, tiny: TinyFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.assistant._SWITCH_WAIT_S", 0.01)
+    assistant = make(None)
+    answer = assistant.answer(Question(TEXT, "local"))
+    next(answer)
+    assert not assistant.switch("other", tiny.adapter_gguf)
+    assert assistant.adapter == "tiny"
+    list(answer)
+    assert assistant.switch("other", tiny.adapter_gguf)
+    assert assistant.adapter == "other"
+
+
+def test_how_long_a_step_takes_can_be_seen_and_a_reader_that_dawdles_is_not_a_step(
+    make: Make, model: LlamaModel
+) -> None:
+    seen: list[float] = []
+
+    class Watched(Spelling):
+        def fetch(self) -> Logits:
+            seen.append(assistant.step_s)
+            return super().fetch()
+
+    assistant = make(lambda: Watched(model, [40, 41]))
+    answer = assistant.answer(Question(TEXT, "steered"))
+    next(answer)
+    assert assistant.step_s == 0.0  # the answer waits for its reader
+    list(answer)
+    assert all(one > 0 for one in seen)
+    assert len(seen) == 3
+    assert assistant.step_s == 0.0

@@ -10,6 +10,7 @@ from edge_runtime import planner, transitions
 from edge_runtime.planner import FetchAdapter, Offer, ServeAdapter, StartTraining, StopTraining
 from edge_runtime.state import (
     AdapterFetched,
+    AdapterReleased,
     AdapterServed,
     Announced,
     DeviceState,
@@ -50,6 +51,20 @@ def test_an_adapter_is_served_by_devices_that_are_not_selected_too() -> None:
 def test_an_adapter_that_does_not_work_is_not_tried_again() -> None:
     state = replace(READY, served="1" * 64, unservable=ADAPTER.sha256)
     assert plan(state) == [StartTraining(announcement())]
+
+
+def test_a_released_adapter_is_served_rather_than_the_announced_one() -> None:
+    released = SECOND.sha256
+    assert plan(replace(NEW, released=released)) == [ServeAdapter(released)]
+    assert plan(replace(NEW, released=released, served=released)) == []
+    state = replace(READY, released=released)
+    assert plan(state) == [ServeAdapter(released), StartTraining(announcement())]
+    assert plan(replace(state, adapter_here=False)) == [
+        FetchAdapter(ADAPTER),
+        ServeAdapter(released),
+    ]
+    back = transitions.apply(replace(state, served=released), AdapterReleased(""))
+    assert plan(back)[0] == ServeAdapter(ADAPTER.sha256)
 
 
 def test_a_selected_device_trains_once() -> None:

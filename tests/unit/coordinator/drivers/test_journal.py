@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from coordinator.drivers.journal import Journal, read_journal
+from coordinator.drivers.journal import Journal, decode_event, read_journal
 from coordinator.state import AnyEvent
 from coordinator.transitions import fold
 from fedpt.errors import StorageError
@@ -28,9 +28,9 @@ EVENTS: list[AnyEvent] = [run_started(), *whole_round(1), round_started(2)]
 WRITER = """
 import sys
 from pathlib import Path
-from coordinator.drivers.journal import Journal
+from coordinator.drivers.journal import Journal, decode_event
 from tests.fakes.histories import run_started, whole_round
-journal = Journal(Path(sys.argv[1]))
+journal = Journal(Path(sys.argv[1]), decode_event)
 for event in [run_started(), *whole_round()]:
     journal.append(event)
     print("appended", flush=True)
@@ -39,7 +39,7 @@ sys.stdin.read()
 
 
 def write(path: Path, events: list[AnyEvent]) -> None:
-    with closing(Journal(path)) as journal:
+    with closing(Journal(path, decode_event)) as journal:
         for event in events:
             journal.append(event)
 
@@ -49,7 +49,7 @@ def test_events_survive_reopening_in_order(tmp_path: Path, name: str) -> None:
     path = tmp_path / name / "journal.sqlite"
     write(path, EVENTS[:3])
     write(path, EVENTS[3:])
-    with closing(Journal(path)) as journal:
+    with closing(Journal(path, decode_event)) as journal:
         assert journal.read() == EVENTS
     assert path.is_file()
 
@@ -66,7 +66,7 @@ def test_the_state_is_the_fold_of_the_journal(tmp_path: Path, events: list[AnyEv
 def test_another_process_reads_along(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     assert read_journal(path) == []
-    with closing(Journal(path)) as journal:
+    with closing(Journal(path, decode_event)) as journal:
         journal.append(EVENTS[0])
         assert read_journal(path) == EVENTS[:1]
 
@@ -79,7 +79,7 @@ def test_an_event_is_there_although_its_writer_was_killed(tmp_path: Path) -> Non
         for _ in range(3):
             assert writer.stdout.readline() == b"appended\n"
         os.kill(writer.pid, signal.SIGKILL)
-    with closing(Journal(path)) as journal:
+    with closing(Journal(path, decode_event)) as journal:
         events = journal.read()
         assert events[:3] == EVENTS[:3]
         journal.append(update_accepted("board-2"))
@@ -91,7 +91,7 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path: Path, content: bytes) -> N
     path = tmp_path / "journal.sqlite"
     path.write_bytes(content)
     with pytest.raises(StorageError, match="cannot open the journal") as caught:
-        Journal(path)
+        Journal(path, decode_event)
     assert "\n" not in str(caught.value)
 
 
@@ -102,7 +102,7 @@ def test_an_event_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
         database.execute("UPDATE events SET event = x'c1' WHERE number = 2")
         database.commit()
     with (
-        closing(Journal(path)) as journal,
+        closing(Journal(path, decode_event)) as journal,
         pytest.raises(StorageError, match="move it away to begin anew") as caught,
     ):
         journal.read()
@@ -112,4 +112,4 @@ def test_an_event_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot open the journal"):
-        Journal(tmp_path / "file" / "journal.sqlite")
+        Journal(tmp_path / "file" / "journal.sqlite", decode_event)

@@ -33,14 +33,14 @@ KINDS = [
 ]
 
 
-def values(kind: Any) -> st.SearchStrategy[Any]:  # a case a type
+def values(kind: Any) -> st.SearchStrategy[Any]:  # noqa: C901, PLR0912  # a case a type
     """Whatever fits a message's field, from its type."""
     match msgspec.inspect.type_info(kind) if not isinstance(kind, msgspec.inspect.Type) else kind:
         case msgspec.inspect.IntType(ge=ge):
             return st.integers(ge if ge is not None else -(2**63), 2**64 - 1)
-        case msgspec.inspect.FloatType(gt=gt):
-            low = 0.0 if gt is not None else None
-            return st.floats(low, allow_nan=False, exclude_min=gt is not None)
+        case msgspec.inspect.FloatType(gt=gt, ge=ge, le=le):
+            low = 0.0 if gt is not None else ge
+            return st.floats(low, le, allow_nan=False, exclude_min=gt is not None)
         case msgspec.inspect.StrType(pattern=str(pattern)):
             return st.from_regex(pattern, fullmatch=True)
         case msgspec.inspect.StrType(min_length=low, max_length=high):
@@ -51,8 +51,14 @@ def values(kind: Any) -> st.SearchStrategy[Any]:  # a case a type
             return st.sampled_from(choices)
         case msgspec.inspect.BoolType():
             return st.booleans()
-        case msgspec.inspect.BytesType():
-            return st.binary()
+        case msgspec.inspect.BytesType(min_length=low, max_length=high):
+            return st.binary(min_size=low or 0, max_size=high)
+        case msgspec.inspect.NoneType():
+            return st.none()
+        case msgspec.inspect.UnionType(types=types):
+            return st.one_of(*map(values, types))
+        case msgspec.inspect.DictType(key_type=key, value_type=value):
+            return st.dictionaries(values(key), values(value), max_size=3)
         case msgspec.inspect.StructType(cls=cls, fields=fields):
             return st.builds(cls, **{field.name: values(field.type) for field in fields})
         case other:

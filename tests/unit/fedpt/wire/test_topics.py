@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 
 from fedpt.errors import MalformedMessageError
 from fedpt.ids import NAME_PATTERN, DeviceId, FederationId, is_name, is_sha256
-from fedpt.wire.topics import Chunk, FromCoordinator, FromDevice, Parsed, ToDevice, Topics, parse
+from fedpt.releases import KINDS
+from fedpt.wire.topics import (
+    Chunk,
+    FromCoordinator,
+    FromDevice,
+    OfRelease,
+    Parsed,
+    ToDevice,
+    Topics,
+    parse,
+)
 
 names = st.from_regex(NAME_PATTERN, fullmatch=True)
 hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -33,6 +43,8 @@ def test_what_is_built_is_parsed(
         pairs.append((topics.device(sender, kind), FromDevice(sender, kind)))
     for kind in ("want", "receipt", "logits"):
         pairs.append((topics.inbox(sender, kind), ToDevice(sender, kind)))
+    for release in KINDS:
+        pairs.append((topics.release(release), OfRelease(release)))
     for topic, parsed in pairs:
         assert parse(topic) == parsed
 
@@ -54,6 +66,7 @@ def test_the_filters_match_their_topics_and_no_others() -> None:
     assert not matches(HOME.device("+", "logits"), HOME.inbox(one, "logits"))
     assert matches(HOME.device_chunk("+", "+", "+"), HOME.device_chunk(one, SHA, 5))
     assert matches(HOME.coordinator_chunk(SHA, "+"), HOME.coordinator_chunk(SHA, 5))
+    assert matches(HOME.release("+"), HOME.release("model"))
     assert matches(HOME.inbox(one, "#"), HOME.inbox(one, "receipt"))
     assert not matches(HOME.inbox(one, "#"), HOME.inbox(DeviceId("two"), "receipt"))
     assert matches(HOME.shared_logits, HOME.device(one, "logits"))
@@ -77,6 +90,9 @@ def test_the_filters_match_their_topics_and_no_others() -> None:
         "/coordinator/status",
         "x/fedpt/v1/home/coordinator/status",
         "fedpt/v1/home/coordinator/status/",
+        "fedpt/v1/home/coordinator/release/firmware",
+        "fedpt/v1/home/coordinator/release/+",
+        "fedpt/v1/home/coordinator/release",
         "fedpt/v1/home/coordinator/Status",
         "fedpt/v1/home/device//status",
         "fedpt/v1/home/device/../status",

@@ -1,0 +1,1 @@
+"""Releases on a device: fetch, try, install, and roll back what does not work."""
