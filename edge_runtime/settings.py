@@ -84,9 +84,14 @@ class DeviceSettings(Settings):
 
     @property
     def socket(self) -> Path:
-        """Where the assistant listens: in `state_dir`, unless that is too long for a socket."""
-        path = self.state_dir / "assistant.sock"
-        if len(bytes(path)) <= _LONGEST_SOCKET_PATH:
-            return path
-        name = sha256_bytes(bytes(self.state_dir))[:16]
-        return Path(tempfile.gettempdir()) / f"fedpt-{name}.sock"
+        """Where the assistant listens."""
+        return socket_in(self.state_dir)
+
+
+def socket_in(state_dir: Path) -> Path:
+    """The assistant's socket: in the state folder, unless that is too long for a socket."""
+    path = state_dir / "assistant.sock"
+    if len(bytes(path)) <= _LONGEST_SOCKET_PATH:
+        return path
+    name = sha256_bytes(bytes(state_dir))[:16]
+    return Path(tempfile.gettempdir()) / f"fedpt-{name}.sock"

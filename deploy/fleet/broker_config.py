@@ -42,7 +42,6 @@ acl_file {written}/acl
 set_tcp_nodelay true
 
 # What one board can make the broker keep.
-message_size_limit {MAX_MESSAGE_BYTES}
 max_packet_size {MAX_MESSAGE_BYTES + 1024}
 max_inflight_messages 64
 max_queued_messages 1000

@@ -262,11 +262,11 @@ def roll_out(
 def _board(name: str, python: str | None, *, answers_only: bool) -> "Board":
     from dataclasses import replace
 
-    from deploy.fleet.boards import find_board
+    from deploy.fleet.boards import find_board, with_python
 
     board = find_board(name)
     if python is not None:
-        board = replace(board, system=replace(board.system, python=python))
+        board = with_python(board, python)
     return replace(board, extra="assistant") if answers_only else board
 
 

@@ -14,7 +14,7 @@ from deploy.fleet.pip_runs import run_pip
 from fedpt.errors import FleetError
 from fedpt.progress import OnProgress
 
-_BESIDE_PACKAGES: Final = ("pyproject.toml", "README.md", "LICENSE")
+_BESIDE_PACKAGES: Final = ("pyproject.toml", "README.md", "LICENSE", "constraints.txt")
 _CONSTRAINTS: Final = "constraints.txt"
 _LEFT_OUT: Final = ("__pycache__", "*.pyc", ".*")
 _EPOCH: Final = "1577836800"

@@ -4,6 +4,7 @@ Started by the device daemon; ends with it. Progress goes to standard output as 
 expected failure as one line to standard error with exit code 1.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def main(folder: Path) -> None:
     write_result(folder, trained.result)
 
 
+def _offer_ourselves() -> None:
+    """When memory runs short, the kernel ends the training first, not the assistant."""
+    with contextlib.suppress(OSError):  # no Linux, or not allowed
+        Path("/proc/self/oom_score_adj").write_text("800")
+
+
 def _report(step: TrainingStep) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(step) + b"\n")
     sys.stdout.buffer.flush()
@@ -46,6 +53,7 @@ def _report(step: TrainingStep) -> None:
 
 if __name__ == "__main__":
     end_with_parent()
+    _offer_ourselves()
     try:
         main(Path(sys.argv[1]))
     except FedptError as failure:

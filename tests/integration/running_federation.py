@@ -16,6 +16,7 @@ from coordinator.drivers.journal import read_journal
 from coordinator.state import FederationState
 from coordinator.transitions import fold
 from edge_runtime.drivers.local_api import daemon_status
+from edge_runtime.settings import socket_in
 from fedpt.drivers.child_process import end_with_parent
 from fedpt.errors import DeviceDownError
 from tests.fakes.tiny_models import make_tiny_llama
@@ -97,7 +98,7 @@ class RunningFederation:
 
     def status(self, device: str) -> dict[str, object]:
         try:
-            return daemon_status(self.folder / f"state-{device}" / "assistant.sock")
+            return daemon_status(socket_in(self.folder / f"state-{device}"))
         except DeviceDownError:
             return {}
 

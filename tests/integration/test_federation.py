@@ -7,13 +7,14 @@ import pytest
 from coordinator.state import Phase
 from edge_runtime.assistant import AnswerSummary, Question
 from edge_runtime.drivers.local_api import ask_daemon
+from edge_runtime.settings import socket_in
 from tests.integration.running_federation import RunningFederation
 
 pytestmark = [pytest.mark.broker, pytest.mark.llama, pytest.mark.slow]
 
 
 def _ask(federation: RunningFederation, device: str, mode: str) -> AnswerSummary:
-    socket = federation.folder / f"state-{device}" / "assistant.sock"
+    socket = socket_in(federation.folder / f"state-{device}")
     return list(ask_daemon(socket, Question("turn on the lamp", mode)))[-1]
 
 

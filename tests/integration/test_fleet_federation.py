@@ -16,6 +16,7 @@ from coordinator.transitions import fold
 from deploy.fleet.operator_calls import call_service
 from edge_runtime.assistant import Question
 from edge_runtime.drivers.local_api import ask_daemon, daemon_status
+from edge_runtime.settings import socket_in
 from fedpt.certificates import read_certificate
 from fedpt.errors import DeviceDownError
 from tests.integration.running_fleet import PASSPHRASE, RunningFleet
@@ -78,7 +79,7 @@ class Federation:
         return fold(read_journal(Path(self.state_dir) / "journal.sqlite"))
 
     def socket(self, device):
-        return self.folder / device / "state" / "assistant.sock"
+        return socket_in(self.folder / device / "state")
 
     def status(self, device):
         try:

@@ -79,7 +79,7 @@ def test_the_variables_are_taken_out_of_the_environment_so_no_child_speaks_for_u
     ("period", "process", "expected"),
     [
         ("60000000", "", 60.0),
-        ("60000000", str(os.getpid()), 60.0),
+        pytest.param("60000000", str(os.getpid()), 60.0, id="ours"),
         ("60000000", "1", None),
         ("0", "", None),
         ("often", "", None),
