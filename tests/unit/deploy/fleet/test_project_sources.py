@@ -13,6 +13,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "pyproject.toml").write_text('[tool.setuptools]\npackages = ["a", "a.b"]\n')
     (tmp_path / "README.md").touch()
     (tmp_path / "LICENSE").touch()
+    (tmp_path / "constraints.txt").touch()
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "code.py").write_text("1")
     return tmp_path
