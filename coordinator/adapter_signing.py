@@ -6,6 +6,7 @@ the last one's in any case; the last manifest is on disk before anybody hears of
 adapter has the same manifest after a restart, and a coordinator that lost its disk can go on.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,14 @@ from fedpt.signing import SigningKey
 from fedpt.wire.messages import BlobRef, SignedRelease
 
 _DAY_S: Final = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """A signature, and what it is under: the daemon's loop looks at the expiry all the time."""
+
+    signed: SignedManifest
+    manifest: Manifest
 
 
 class AdapterSigner:
@@ -57,31 +66,32 @@ class AdapterSigner:
         Raises:
             StorageError: It could not be recorded; nobody must hear of it.
         """
-        if not self._is_good(adapter, base_weights, now_unix_s):
-            signed = sign_manifest(self._manifest(adapter, base_weights, now_unix_s), self._key)
-            write_bytes(self._record, msgspec.json.encode(signed))
-            self._last = signed
-        assert self._last is not None  # it is good, or was made above
-        return self._last.to_wire()
+        last = self._last
+        if last is None or not self._is_good(last, adapter, base_weights, now_unix_s):
+            manifest = self._manifest(adapter, base_weights, now_unix_s)
+            last = _Signed(sign_manifest(manifest, self._key), manifest)
+            write_bytes(self._record, msgspec.json.encode(last.signed))
+            self._last = last
+        return last.signed.to_wire()
 
     def is_due(self, now_unix_s: float) -> bool:
         """Whether the last signature should be renewed."""
         if self._last is None:
             return False
-        return read_manifest(self._last.content).expires_unix_s - now_unix_s < self._valid_s / 2
+        return self._last.manifest.expires_unix_s - now_unix_s < self._valid_s / 2
 
-    def _is_good(self, adapter: BlobRef, base_weights: str, now_unix_s: float) -> bool:
-        if self._last is None or self.is_due(now_unix_s):
-            return False
-        manifest = read_manifest(self._last.content)
+    def _is_good(
+        self, last: _Signed, adapter: BlobRef, base_weights: str, now_unix_s: float
+    ) -> bool:
         return (
-            manifest.files == _files(adapter)
-            and manifest.base_weights == base_weights
-            and self._last.signature.key == self._key.public.id
+            not self.is_due(now_unix_s)
+            and last.manifest.files == _files(adapter)
+            and last.manifest.base_weights == base_weights
+            and last.signed.signature.key == self._key.public.id
         )
 
     def _manifest(self, adapter: BlobRef, base_weights: str, now_unix_s: float) -> Manifest:
-        highest = read_manifest(self._last.content).counter if self._last is not None else 0
+        highest = self._last.manifest.counter if self._last is not None else 0
         return Manifest(
             kind="adapter",
             counter=next_counter(highest, now_unix_s),
@@ -92,14 +102,13 @@ class AdapterSigner:
             note="round",
         )
 
-    def _read_last(self) -> SignedManifest | None:
+    def _read_last(self) -> _Signed | None:
         """A damaged record costs a new signature, no more: the time keeps the counter growing."""
         try:
-            last = msgspec.json.decode(self._record.read_bytes(), type=SignedManifest)
-            read_manifest(last.content)
+            signed = msgspec.json.decode(self._record.read_bytes(), type=SignedManifest)
+            return _Signed(signed, read_manifest(signed.content))
         except (OSError, ValueError, RecursionError, msgspec.MsgspecError, ReleaseError):
             return None
-        return last
 
 
 def _files(adapter: BlobRef) -> list[ReleaseFile]:

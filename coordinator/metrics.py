@@ -37,7 +37,8 @@ def metrics_of(sample: Sample) -> "Iterator[Metric]":
     yield from _rounds(sample.state)
     yield from _updates(sample)
     yield from _scores(sample.state.rounds)
-    yield _counter("job_failures", "Evaluations and distillations that failed.", sample.failed_jobs)
+    text = "Evaluations and distillations that failed."
+    yield _counter("job_failures", text, "step", sample.failed_jobs)
 
 
 @contextmanager
@@ -124,12 +125,7 @@ def _updates(sample: Sample) -> "Iterator[Metric]":
         ("bytes_down", "Bytes that devices received.", sum(one.bytes_down for one in updates)),
     ):
         yield CounterMetricFamily(f"fedpt_{name}", text, value=value)
-    refused = CounterMetricFamily(
-        "fedpt_updates_refused", "Updates refused since the start.", labels=["code"]
-    )
-    for code, count in sample.refused.items():
-        refused.add_metric([code], count)
-    yield refused
+    yield _counter("updates_refused", "Updates refused since the start.", "code", sample.refused)
 
 
 def _scores(rounds: tuple[RoundRecord, ...]) -> "Iterator[Metric]":
@@ -156,10 +152,10 @@ def _gauge(name: str, text: str, value: float) -> "Metric":
     return GaugeMetricFamily(f"fedpt_{name}", text, value=value)
 
 
-def _counter(name: str, text: str, counts: Mapping[str, int]) -> "Metric":
+def _counter(name: str, text: str, label: str, counts: Mapping[str, int]) -> "Metric":
     from prometheus_client.metrics_core import CounterMetricFamily
 
-    family = CounterMetricFamily(f"fedpt_{name}", text, labels=["step"])
-    for step, count in counts.items():
-        family.add_metric([step], count)
+    family = CounterMetricFamily(f"fedpt_{name}", text, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
     return family

@@ -15,18 +15,15 @@ import msgspec
 
 from fedpt.blobs import CHUNK_BYTES
 from fedpt.errors import BlobError, FedptError, ReleaseError
+from fedpt.release_folder import read_signed
 from fedpt.releases import (
     KINDS,
-    MANIFEST_FILE,
     ROLL_OUT_FILE,
-    SIGNATURE_FILE,
     Kind,
     RollOut,
-    SignedManifest,
     Trust,
     verify_manifest,
 )
-from fedpt.signing import Signature
 from fedpt.wire.messages import BlobRef, ReleaseAnnouncement
 
 _logger = logging.getLogger(__name__)
@@ -64,7 +61,7 @@ def read_announced(folder: Path, kind: Kind, trust: Trust) -> Announced | None:
 
 
 def _announce(release: Path, kind: Kind, roll_out: RollOut, *, trust: Trust) -> Announced:
-    signed = _read_signed(release)
+    signed = read_signed(release)
     manifest = verify_manifest(signed, trust)
     if manifest.kind != kind or signed.id != roll_out.id:
         raise ReleaseError(f"{release} holds the {manifest.kind} release {signed.id}")
@@ -79,15 +76,6 @@ def _announce(release: Path, kind: Kind, roll_out: RollOut, *, trust: Trust) -> 
         release=signed.to_wire(), fraction=roll_out.fraction, url=roll_out.url
     )
     return Announced(announcement, files, sizes)
-
-
-def _read_signed(release: Path) -> SignedManifest:
-    try:
-        content = (release / MANIFEST_FILE).read_bytes()
-        signature = msgspec.json.decode((release / SIGNATURE_FILE).read_bytes(), type=Signature)
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise ReleaseError(f"{release} holds no signed release: {error}") from error
-    return SignedManifest(content, signature)
 
 
 class ReleaseFolder:

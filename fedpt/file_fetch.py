@@ -5,16 +5,15 @@ The file grows from its beginning, so how far it got is its length, also after a
 that come early wait in memory, a window of them at most.
 """
 
-import hashlib
 import os
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from fedpt.blobs import RETRY_S, WINDOW
 from fedpt.errors import BlobError, StorageError
+from fedpt.files import sha256_file
 from fedpt.wire.messages import BlobRef
 
-_READ_BYTES: Final = 1024 * 1024
 _SYNC_EVERY_CHUNKS: Final = 64
 """How much a power cut may cost: 8 MB."""
 
@@ -87,7 +86,7 @@ class FileFetch:
             StorageError: It could not be written.
         """
         try:
-            if hash_file(self._part) != self.ref.sha256:
+            if sha256_file(self._part) != self.ref.sha256:
                 self._start_over()
                 raise BlobError(f"what came is not {self.ref.sha256}; fetching it again")
             with self._part.open("ab") as file:
@@ -121,19 +120,6 @@ class FileFetch:
 def part_path(path: Path) -> Path:
     """Where a file is while it is not whole."""
     return path.with_name(f"{path.name}.part")
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of a file's content.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _sync(file: BinaryIO) -> None:

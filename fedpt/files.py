@@ -95,6 +95,16 @@ def sha256_bytes(content: bytes) -> Sha256:
     return Sha256(hashlib.sha256(content).hexdigest())
 
 
+def sha256_file(path: Path) -> Sha256:
+    """The sha256 of a file's content, however large it is.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return Sha256(hashlib.file_digest(file, "sha256").hexdigest())
+
+
 def _swap_folder(aside: Path, target: Path) -> None:
     """Rename `aside` to `target`; a folder cannot be renamed over one that has files in it."""
     if not target.exists():

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from deploy.flash.boot_layout import BootVolume, System, doubt, recognise, with_instance
-from deploy.flash.bundles import NO_CLOUD_FILES, OWN_FOLDER, Bundle
+from deploy.flash.bundles import Bundle
 from deploy.flash.copying import CopiedImage
 from deploy.flash.fat_volume import BOOT_SECTOR_BYTES, FatVolume, needed_bytes, read_geometry
 from deploy.flash.partitions import Partition, require_alone
+from deploy.fleet.bundle_layout import NO_CLOUD_FILES, OWN_FOLDER
 from fedpt.errors import ImageError
 
 _CMDLINE: Final = "cmdline.txt"

@@ -1,27 +1,22 @@
 """A device's bundle, read from the fleet folder and checked before any of it goes onto a card."""
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from deploy.fleet.bundle_layout import IDENTITY, NO_CLOUD_FILES, OWN_FOLDER, SUMS, TOKEN
 from deploy.fleet.fleet_folder import DeviceRecord, Fleet
 from fedpt.errors import FleetError, UsageError
+from fedpt.files import sha256_file
 
-NO_CLOUD_FILES: Final = ("user-data", "network-config", "meta-data")
-"""What cloud-init reads, in the root of the volume."""
-
-OWN_FOLDER: Final = "fedpt"
-"""Everything else of ours, in a folder of the volume."""
-
-_SUMS: Final = "fedpt/SHA256SUMS"
-_TOKEN: Final = "fedpt/enrolment.token"
-_IDENTITY: Final = "fedpt/identity.pem"
+_SUMS: Final = f"{OWN_FOLDER}/{SUMS}"
+_TOKEN: Final = f"{OWN_FOLDER}/{TOKEN}"
+_IDENTITY: Final = f"{OWN_FOLDER}/{IDENTITY}"
+_PROGRAMS: Final = ("install.sh", "device.toml", "ca.pem", "trust.json", "boot-guard.py")
 _REQUIRED: Final = (
     *NO_CLOUD_FILES,
-    *(f"fedpt/{name}" for name in ("install.sh", "device.toml", "ca.pem", "trust.json")),
-    "fedpt/boot-guard.py",
+    *(f"{OWN_FOLDER}/{name}" for name in _PROGRAMS),
     _SUMS,
 )
 
@@ -123,9 +118,7 @@ def _read_file(path: Path, name: str) -> BundleFile:
     if not all(_SAFE_NAME.fullmatch(part) for part in PurePosixPath(name).parts):
         raise FleetError(f"{path} has a name that not every file system keeps; rename it")
     try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            return BundleFile(name, path, file.tell(), sha256)
+        return BundleFile(name, path, path.stat().st_size, sha256_file(path))
     except OSError as error:
         raise FleetError(f"cannot read {path}: {error.strerror}") from error
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from deploy.flash.boot_partition import require_bundle_on, require_room
-from deploy.flash.bundles import NO_CLOUD_FILES, OWN_FOLDER, Bundle
+from deploy.flash.bundles import Bundle
 from deploy.flash.fat_volume import BOOT_SECTOR_BYTES, FatVolume, needed_bytes, read_geometry
+from deploy.fleet.bundle_layout import NO_CLOUD_FILES, OWN_FOLDER
 from fedpt.errors import ImageError
 
 _LABEL: Final = "CIDATA"

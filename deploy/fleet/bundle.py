@@ -4,7 +4,6 @@ What it holds was decided elsewhere; here it is laid out and its sums are writte
 a FAT volume, so it has no links and no rights that matter: the token's are for this machine.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,20 +12,14 @@ from shutil import copyfile
 from typing import Final
 
 from deploy.fleet.boards import Board
+from deploy.fleet.bundle_layout import IDENTITY, OWN_FOLDER, SUMS, TOKEN
 from deploy.fleet.cloud_init import FirstBoot, meta_data, network_config, user_data
 from deploy.fleet.network import Network
-from deploy.fleet.wheelhouse import LOCK
 from fedpt.errors import FleetError
-from fedpt.files import folder_written_aside, write_bytes
+from fedpt.files import folder_written_aside, sha256_file, write_bytes
+from fedpt.releases import MANIFEST_FILE, MODEL_FILE, REQUIREMENTS_FILE, SIGNATURE_FILE
 
-OWN_FOLDER: Final = "fedpt"
-"""Beside cloud-init's three files."""
-
-SUMS: Final = "SHA256SUMS"
-TOKEN: Final = "enrolment.token"
-IDENTITY: Final = "identity.pem"
-
-_MODEL_FILES: Final = ("model.gguf", "manifest.json", "manifest.sig")
+_MODEL_FILES: Final = (MODEL_FILE, MANIFEST_FILE, SIGNATURE_FILE)
 _SECRET: Final = 0o600
 
 
@@ -131,10 +124,10 @@ def _put_settings(own: Path, request: BundleRequest) -> None:
 
 
 def _put_wheels(target: Path, wheels: Path) -> None:
-    if not (wheels / LOCK).is_file():
-        raise FleetError(f"{wheels} is no wheelhouse: it has no {LOCK}")
+    if not (wheels / REQUIREMENTS_FILE).is_file():
+        raise FleetError(f"{wheels} is no wheelhouse: it has no {REQUIREMENTS_FILE}")
     target.mkdir()
-    for path in (*wheels.glob("*.whl"), wheels / LOCK):
+    for path in (*wheels.glob("*.whl"), wheels / REQUIREMENTS_FILE):
         _link(path, target / path.name)
 
 
@@ -163,12 +156,7 @@ def _write_secret(path: Path, content: bytes) -> None:
 def _sums(own: Path) -> str:
     """As sha256sum reads them; without the token, which is taken away at the first boot."""
     listed = sorted(path for path in own.rglob("*") if path.is_file() and path.name != TOKEN)
-    return "".join(f"{_sha256(path)}  {path.relative_to(own).as_posix()}\n" for path in listed)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return "".join(f"{sha256_file(path)}  {path.relative_to(own).as_posix()}\n" for path in listed)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -16,10 +16,10 @@ import msgspec
 
 from fedpt.adapters import adapter_from_bytes
 from fedpt.errors import FleetError, ReleaseError
-from fedpt.file_fetch import hash_file
-from fedpt.files import folder_written_aside, write_bytes
+from fedpt.files import folder_written_aside, sha256_file, write_bytes
 from fedpt.gguf_file import read_gguf, weights_sha256
 from fedpt.progress import OnProgress, Progress, ignore_progress
+from fedpt.release_folder import write_signed
 from fedpt.releases import (
     ADAPTER_FILE,
     CANARY_FILE,
@@ -27,14 +27,12 @@ from fedpt.releases import (
     MODEL_FILE,
     REQUIREMENTS_FILE,
     ROLL_OUT_FILE,
-    SIGNATURE_FILE,
     TRUST_FILE,
     WHEELS_FOLDER,
     Kind,
     Manifest,
     ReleaseFile,
     RollOut,
-    SignedManifest,
     Trust,
     next_counter,
     sign_manifest,
@@ -103,7 +101,7 @@ def make_release(
         for name, path in files.items():
             (aside / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, aside / name)
-        _write_signed(aside, signed)
+        write_signed(aside, signed)
     return folder
 
 
@@ -180,14 +178,9 @@ def _hashed(files: Mapping[str, Path], on_progress: OnProgress) -> Iterable[Rele
     for done, (name, path) in enumerate(sorted(files.items())):
         on_progress(Progress(done, len(files), name))
         try:
-            yield ReleaseFile(path=name, sha256=hash_file(path), size_bytes=path.stat().st_size)
+            yield ReleaseFile(path=name, sha256=sha256_file(path), size_bytes=path.stat().st_size)
         except OSError as error:
             raise FleetError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _write_signed(folder: Path, signed: SignedManifest) -> None:
-    (folder / MANIFEST_FILE).write_bytes(signed.content)
-    (folder / SIGNATURE_FILE).write_bytes(msgspec.json.encode(signed.signature))
 
 
 def _highest_counter(folder: Path) -> int:

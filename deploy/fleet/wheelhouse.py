@@ -5,7 +5,6 @@ wheelhouse is made again only if the sources, the pinned versions or the board c
 cache keeps what an interrupted run had already downloaded.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +27,9 @@ from deploy.fleet.pip_runs import download_arguments, run_pip
 from deploy.fleet.project_sources import build_wheel, sources_sha256
 from deploy.fleet.special_wheels import Places, put_llama_cpp, put_torch, with_cpu_torch
 from fedpt.errors import FleetError
-from fedpt.files import folder_written_aside
+from fedpt.files import folder_written_aside, sha256_bytes, sha256_file
 from fedpt.progress import OnProgress, ignore_progress
-
-LOCK: Final = "requirements.lock"
-"""In the wheelhouse: each wheel's version and sha256, for `pip install --require-hashes`."""
+from fedpt.releases import REQUIREMENTS_FILE
 
 _CONSTRAINTS: Final = "constraints.txt"
 _INSTALLER: Final = "pip"
@@ -69,19 +66,19 @@ def build_wheelhouse(
     board = request.board
     name = f"{board.name}-{board.python_tag}-{board.extra}-{_key(request)[:12]}"
     folder = request.cache / name
-    if not (folder / LOCK).is_file():
+    if not (folder / REQUIREMENTS_FILE).is_file():
         with folder_written_aside(folder) as aside:
             _fill(aside, request, on_progress)
     return folder
 
 
 def write_lock(folder: Path, wheels: Sequence[Wheel]) -> None:
-    """Write down what exactly pip may install."""
+    """Write down what exactly pip may install: `pip install --require-hashes` reads it."""
     lines = [
-        f"{wheel.name}=={wheel.version} --hash=sha256:{_sha256(wheel.path)}\n"
+        f"{wheel.name}=={wheel.version} --hash=sha256:{sha256_file(wheel.path)}\n"
         for wheel in sorted(wheels, key=lambda wheel: wheel.name)
     ]
-    (folder / LOCK).write_text("".join(lines), encoding="utf-8")
+    (folder / REQUIREMENTS_FILE).write_text("".join(lines), encoding="utf-8")
 
 
 def _fill(folder: Path, request: WheelhouseRequest, on_progress: OnProgress) -> None:
@@ -168,9 +165,4 @@ def _key(request: WheelhouseRequest) -> str:
         sources_sha256(request.project) if request.project else "",
         [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in given],
     ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_bytes(json.dumps(parts).encode())

@@ -100,7 +100,7 @@ def write_records(root: Path, records: dict[str, Record]) -> None:
         with contextlib.suppress(OSError):
             aside.unlink()
         raise
-    sync_folder(root)
+    sync(root)
 
 
 @contextlib.contextmanager
@@ -133,7 +133,7 @@ def link(folder: Path, name: str, release: str) -> None:
         aside.unlink()
     aside.symlink_to(release)
     aside.replace(folder / name)
-    sync_folder(folder)
+    sync(folder)
 
 
 def is_complete(folder: Path, release: str) -> bool:
@@ -182,7 +182,7 @@ def roll_back(folder: Path, record: Record, why: str, now_unix_s: float) -> bool
             link(folder, CURRENT, previous)
         elif folder.name in OPTIONAL_KINDS:
             (folder / CURRENT).unlink()
-            sync_folder(folder)
+            sync(folder)
         else:
             return False
     refuse(record, record.candidate, why)
@@ -242,13 +242,13 @@ def _mend(folder: Path, kind: str) -> list[str]:
     return [f"{kind}: the current release is damaged; back to {previous}"]
 
 
-def sync_folder(folder: Path) -> None:
-    """Make names in a folder last.
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, last.
 
     Raises:
         OSError: The disk fails.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -10,13 +10,13 @@ from edge_runtime.settings import DeviceSettings, ReleaseSettings
 from edge_runtime.updates.fetching import new_client, require_url
 from edge_runtime.updates.job import PrepareJob, job_folder, job_of
 from edge_runtime.updates.preparer import Prepared, Preparer
-from edge_runtime.updates.release_store import ReleaseStore, read_signed
+from edge_runtime.updates.release_store import ReleaseStore
 from edge_runtime.updates.trust import load_trust
 from fedpt.errors import ArtifactError, BlobError, ReleaseError, SettingsError
 from fedpt.gguf_file import read_gguf, weights_sha256
 from fedpt.progress import OnProgress, Progress, ignore_progress
+from fedpt.release_folder import read_signed, signed_manifest
 from fedpt.releases import MANIFEST_FILE, SIGNATURE_FILE, Kind, SignedManifest, verify_manifest
-from fedpt.signing import Signature
 
 
 def require_releases(settings: DeviceSettings) -> ReleaseSettings:
@@ -91,7 +91,7 @@ def _fetch_signed(source: str) -> SignedManifest:
                 client.get(f"{base}/{name}").raise_for_status().content
                 for name in (MANIFEST_FILE, SIGNATURE_FILE)
             )
-        return SignedManifest(content, msgspec.json.decode(signature, type=Signature))
+        return signed_manifest(content, signature)
     except httpx.HTTPError as error:
         raise BlobError(f"cannot fetch the release's manifest from {base}: {error}") from None
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ from edge_runtime.generation import Token, generate
 from fedpt.chat import encode_prompt
 from fedpt.drivers.llama import CachedSequence, LlamaContext, LlamaModel, Run
 from fedpt.errors import ReleaseError
+from fedpt.proxy_tuning import Fit, fit, mean_nll
 
 _LINES: Final = (
     "The kettle was still warm when she came home, and rain ran down the kitchen window.",
@@ -68,8 +69,8 @@ def score(model: LlamaModel, text: str, adapter: Path | None = None) -> Score:
     """
     tokens = model.tokenize(text, special=False)[:_TOKENS]
     with LlamaContext(model, tokens=_CONTEXT_TOKENS, adapter=adapter) as context:
-        losses = list(_losses(context, tokens))
-    return Score(float(np.mean(losses)) if losses else math.nan, model.vocabulary.sha256)
+        fits = list(_fits(context, tokens))
+    return Score(mean_nll(fits) if fits else math.nan, model.vocabulary.sha256)
 
 
 def require_round_trip(model: LlamaModel, text: str) -> None:
@@ -119,11 +120,8 @@ def require_no_worse(new: Score, old: Score | None, *, tolerance: float) -> None
         )
 
 
-def _losses(context: LlamaContext, tokens: Sequence[int]) -> Iterator[float]:
+def _fits(context: LlamaContext, tokens: Sequence[int]) -> Iterator[Fit]:
     for start in range(0, len(tokens) - 1, _STEP):
         run = tokens[start : min(start + _STEP, len(tokens) - 1)]
         (rows,) = context.evaluate([Run(0, start, run, wanted=len(run))])
-        following = tokens[start + 1 : start + 1 + len(run)]
-        highest = rows.max(axis=-1)
-        normaliser = highest + np.log(np.exp(rows - highest[:, None]).sum(axis=-1))
-        yield from (normaliser - rows[np.arange(len(run)), following]).tolist()
+        yield fit(rows, np.array(tokens[start + 1 : start + 1 + len(run)], dtype=np.int64))

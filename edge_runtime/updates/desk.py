@@ -11,13 +11,14 @@ from typing import Final
 
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.updates.preparer import Prepared
-from edge_runtime.updates.release_store import ReleaseStore, read_signed
+from edge_runtime.updates.release_store import ReleaseStore
 from edge_runtime.updates.updater import Updater
 from fedpt.adapter_file import require_adapter_fits
 from fedpt.drivers.mqtt import MqttLink, Publication
 from fedpt.errors import ArtifactError, FedptError
 from fedpt.gguf_file import GgufFile
 from fedpt.ids import DeviceId
+from fedpt.release_folder import read_signed
 from fedpt.releases import ADAPTER_FILE, Kind, read_manifest
 from fedpt.wire.codec import decode, encode
 from fedpt.wire.messages import ReleaseAnnouncement, RoundAnnouncement

@@ -4,7 +4,6 @@ Whatever brings them, a file has its final name only when its sha256 is right, a
 more disk than the signed manifest says.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -15,7 +14,8 @@ import httpx
 
 from fedpt.blobs import CHUNK_BYTES
 from fedpt.errors import BlobError, ReleaseError, StorageError
-from fedpt.file_fetch import FileFetch, hash_file, part_path
+from fedpt.file_fetch import FileFetch, part_path
+from fedpt.files import sha256_file
 from fedpt.progress import OnProgress, Progress
 from fedpt.releases import Manifest, ReleaseFile
 from fedpt.wire.messages import BlobRef, ChunkRequest
@@ -65,7 +65,7 @@ def require_hashes(manifest: Manifest, folder: Path) -> None:
     for file in manifest.files:
         path = folder / file.path
         try:
-            is_right = is_here(file, folder) and hash_file(path) == file.sha256
+            is_right = is_here(file, folder) and sha256_file(path) == file.sha256
         except OSError as error:
             raise BlobError(f"cannot read {path}: {error.strerror}") from error
         if not is_right:
@@ -224,14 +224,11 @@ def _require_reply(reply: httpx.Response, url: str, start: int) -> int:
 
 
 def _give_name(file: ReleaseFile, part: Path, target: Path) -> None:
-    digest = hashlib.sha256()
-    with part.open("r+b") as content:
-        while block := content.read(_MB):
-            digest.update(block)
-        os.fsync(content.fileno())
-    if digest.hexdigest() != file.sha256:
+    if sha256_file(part) != file.sha256:
         part.unlink()
         raise BlobError(f"{file.path}: what came is not the file that was signed")
+    with part.open("r+b") as content:
+        os.fsync(content.fileno())
     part.replace(target)
 
 

@@ -5,22 +5,19 @@ only with its marker, the candidate is noted before the links change, a link cha
 What is written is in `boot_guard`, which must do without the rest of us.
 """
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
 from edge_runtime.updates import boot_guard
 from edge_runtime.updates.boot_guard import CURRENT, MARKER, PREVIOUS, Record
 from edge_runtime.updates.shelf import Shelf
 from fedpt.errors import ReleaseError, StorageError
 from fedpt.files import write_bytes
-from fedpt.releases import KINDS, MANIFEST_FILE, SIGNATURE_FILE, Kind, SignedManifest
-from fedpt.signing import Signature
+from fedpt.release_folder import write_signed
+from fedpt.releases import KINDS, Kind, SignedManifest
 
 OnStep = Callable[[str], None]
 """Told after each step that lasts; tests cut the power there."""
@@ -71,8 +68,7 @@ class ReleaseStore:
             StorageError: It cannot be written.
         """
         folder = self.path(kind, signed.id)
-        write_bytes(folder / MANIFEST_FILE, signed.content)
-        write_bytes(folder / SIGNATURE_FILE, msgspec.json.encode(signed.signature))
+        write_signed(folder, signed)
         return folder
 
     def complete(self, kind: Kind, release: str) -> None:
@@ -227,28 +223,10 @@ class ReleaseStore:
             boot_guard.link(folder, CURRENT, previous)
 
 
-def read_signed(folder: Path) -> SignedManifest:
-    """The manifest in a release's folder, as signed; nothing is believed yet.
-
-    Raises:
-        ReleaseError: There is none.
-    """
-    try:
-        content = (folder / MANIFEST_FILE).read_bytes()
-        signature = msgspec.json.decode((folder / SIGNATURE_FILE).read_bytes(), type=Signature)
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise ReleaseError(f"{folder} holds no signed release: {error}") from error
-    return SignedManifest(content, signature)
-
-
 def _sync_tree(folder: Path) -> None:
     for path in [folder, *folder.rglob("*")]:
         if not path.is_symlink():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            boot_guard.sync(path)
 
 
 @contextmanager

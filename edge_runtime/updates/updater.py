@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from edge_runtime.settings import DeviceSettings, ReleaseSettings
-from edge_runtime.updates.boot_guard import CURRENT
+from edge_runtime.updates.boot_guard import CURRENT, counter_of
 from edge_runtime.updates.decide import ORDER, Ignore, Install, Offer, Situation, decide
 from edge_runtime.updates.fetching import Delivery, require_space
 from edge_runtime.updates.job import job_folder, job_of
@@ -158,7 +158,7 @@ class Updater:
     def outranks_round(self) -> bool:
         """Whether the installed adapter release is newer than the last round's adapter."""
         shelf = self._shelves["adapter"]
-        return bool(shelf.current) and _counter(shelf.current) >= shelf.highest_counter
+        return bool(shelf.current) and counter_of(shelf.current) >= shelf.highest_counter
 
     def keep_chunk(self, sha256: str, index: int, content: bytes) -> None:
         """A chunk has come.
@@ -353,7 +353,3 @@ def _unmanaged(small: Path, releases: Path) -> Iterator[Kind]:
         yield "model"
     if not Path(sys.prefix).resolve().is_relative_to((releases / "runtime").resolve()):
         yield "runtime"
-
-
-def _counter(release: str) -> int:
-    return int(release.partition("-")[0])

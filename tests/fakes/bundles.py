@@ -7,7 +7,7 @@ from pathlib import Path
 from deploy.fleet.boards import BOOKWORM, Board, find_board
 from deploy.fleet.bundle import BundleRequest
 from deploy.fleet.network import Network
-from deploy.fleet.wheelhouse import LOCK
+from fedpt.releases import REQUIREMENTS_FILE
 from tests.fakes.wheels import make_wheel
 
 TOKEN = "fedpt-token.Zm9vYmFy.c2lnbmF0dXJl"
@@ -36,7 +36,7 @@ def make_model_release(folder: Path, *, counter: int = 7) -> Path:
 def make_wheelhouse(folder: Path) -> Path:
     """A wheelhouse of one wheel."""
     make_wheel(folder, "fedpt", "0.1.0")
-    (folder / LOCK).write_text("fedpt==0.1.0 --hash=sha256:00\n")
+    (folder / REQUIREMENTS_FILE).write_text("fedpt==0.1.0 --hash=sha256:00\n")
     return folder
 
 

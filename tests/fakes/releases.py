@@ -9,8 +9,7 @@ from typing import Any
 
 from edge_runtime.updates.installing import Device
 from edge_runtime.updates.release_store import ReleaseStore
-from fedpt.file_fetch import hash_file
-from fedpt.files import sha256_bytes
+from fedpt.files import sha256_bytes, sha256_file
 from fedpt.releases import (
     KINDS,
     Kind,
@@ -62,7 +61,7 @@ def signed_files(
 ) -> SignedManifest:
     """A release of real files."""
     listed = [
-        ReleaseFile(path=name, sha256=hash_file(path), size_bytes=path.stat().st_size)
+        ReleaseFile(path=name, sha256=sha256_file(path), size_bytes=path.stat().st_size)
         for name, path in files.items()
     ]
     return signed(kind, counter, key=key, files=listed, **changes)
@@ -112,7 +111,7 @@ def write_wheelhouse(folder: Path, version: str = "0.2.0", daemon: str = "") -> 
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, text in files.items():
             archive.writestr(path, text)
-    lock = f"fedpt=={version} --hash=sha256:{hash_file(wheel)}\n"
+    lock = f"fedpt=={version} --hash=sha256:{sha256_file(wheel)}\n"
     (folder / "requirements.lock").write_text(lock)
     return folder
 

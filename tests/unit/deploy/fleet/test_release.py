@@ -6,10 +6,10 @@ import pytest
 
 from deploy.fleet.release import ReleaseTerms, make_release, stage
 from edge_runtime.updates.fetching import require_hashes
-from edge_runtime.updates.release_store import read_signed
 from fedpt.errors import ArtifactError, FleetError
 from fedpt.gguf_file import read_gguf, weights_sha256
 from fedpt.progress import Progress
+from fedpt.release_folder import read_signed
 from fedpt.releases import Kind, Manifest, verify_manifest
 from tests.fakes.releases import KEY, trust, write_wheelhouse
 from tests.fakes.tiny_federation import TinyFederation

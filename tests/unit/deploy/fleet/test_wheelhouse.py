@@ -7,9 +7,10 @@ import pytest
 
 from deploy.fleet import special_wheels
 from deploy.fleet.boards import Board, find_board
-from deploy.fleet.wheelhouse import LOCK, WheelhouseRequest, build_wheelhouse
+from deploy.fleet.wheelhouse import WheelhouseRequest, build_wheelhouse
 from fedpt.errors import FleetError
 from fedpt.progress import Progress
+from fedpt.releases import REQUIREMENTS_FILE
 from tests.fakes.wheels import make_wheel
 
 RPI5 = find_board("rpi5")
@@ -69,9 +70,9 @@ def test_it_holds_what_the_board_needs_and_a_lock_with_hashes(tmp_path: Path) ->
         "numpy-2.0-cp313-cp313-manylinux_2_28_aarch64.whl",
         "only_new-1-py3-none-any.whl",  # whatever Python this test runs with
         "pip-26.3-py3-none-any.whl",
-        LOCK,
+        REQUIREMENTS_FILE,
     ]
-    lines = (folder / LOCK).read_text().splitlines()
+    lines = (folder / REQUIREMENTS_FILE).read_text().splitlines()
     assert [line.split()[0] for line in lines] == [
         "fedpt==0.1.0",
         "llama-cpp-python==0.3.36",
@@ -103,7 +104,7 @@ def test_torch_is_the_cpu_build_even_where_an_index_has_a_newer_looking_one(
     make_wheel(index, "torch", "2.13.0", tag=tag, requires=["gigabytes-of-cuda"])
     make_wheel(index, "torch", "2.13.0+cpu", tag=tag)
     folder = build_wheelhouse(_request(tmp_path, RPI5))
-    assert "torch==2.13.0+cpu " in (folder / LOCK).read_text()
+    assert "torch==2.13.0+cpu " in (folder / REQUIREMENTS_FILE).read_text()
 
 
 @pytest.mark.slow

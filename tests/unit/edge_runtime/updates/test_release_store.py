@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from edge_runtime.updates import boot_guard
-from edge_runtime.updates.release_store import ReleaseStore, read_signed
+from edge_runtime.updates.release_store import ReleaseStore
 from fedpt.errors import ReleaseError, StorageError
+from fedpt.release_folder import read_signed
 from fedpt.releases import KINDS, Kind
 from tests.fakes.releases import put_complete, signed
 

@@ -1,0 +1,13 @@
+"""Names in a bundle: who makes it, and who puts it onto a card, mean the same files."""
+
+from typing import Final
+
+NO_CLOUD_FILES: Final = ("user-data", "network-config", "meta-data")
+"""What cloud-init reads, in the root of the volume."""
+
+OWN_FOLDER: Final = "fedpt"
+"""Everything else of ours, in a folder beside them."""
+
+SUMS: Final = "SHA256SUMS"
+TOKEN: Final = "enrolment.token"
+IDENTITY: Final = "identity.pem"
