@@ -124,17 +124,15 @@ def doctor(
     Ends with exit code 1 if anything is at fault.
     """
     from coordinator.doctor import coordinator_checks
-    from fedpt.doctor import as_json as to_json
-    from fedpt.doctor import examine, is_healthy, line
+    from fedpt.doctor import report
 
-    findings = []
-    for finding in examine(coordinator_checks(config, enrolment=enrolment)):
-        findings.append(finding)
-        if not as_json:
-            print(line(finding, encoding=sys.stdout.encoding), flush=True)
-    if as_json:
-        print(json.dumps(to_json(findings), indent=2))
-    raise typer.Exit(0 if is_healthy(findings) else 1)
+    is_healthy = report(
+        coordinator_checks(config, enrolment=enrolment),
+        lambda text: print(text, flush=True),
+        is_json=as_json,
+        encoding=sys.stdout.encoding,
+    )
+    raise typer.Exit(0 if is_healthy else 1)
 
 
 @app.command(epilog="Example: fedpt coordinator enrolment --config enrolment.toml")

@@ -68,17 +68,15 @@ def doctor(
     Ends with exit code 1 if anything is at fault.
     """
     from edge_runtime.doctor import device_checks
-    from fedpt.doctor import as_json as to_json
-    from fedpt.doctor import examine, is_healthy, line
+    from fedpt.doctor import report
 
-    findings = []
-    for finding in examine(device_checks(config)):
-        findings.append(finding)
-        if not as_json:
-            print(line(finding, encoding=sys.stdout.encoding), flush=True)
-    if as_json:
-        print(json.dumps(to_json(findings), indent=2))
-    raise typer.Exit(0 if is_healthy(findings) else 1)
+    is_healthy = report(
+        device_checks(config),
+        lambda text: print(text, flush=True),
+        is_json=as_json,
+        encoding=sys.stdout.encoding,
+    )
+    raise typer.Exit(0 if is_healthy else 1)
 
 
 @device.command(epilog="Example: fedpt device releases --config /etc/fedpt/device.toml")

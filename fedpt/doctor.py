@@ -4,6 +4,7 @@ Here is how findings are collected and shown; what is looked at is each app's ow
 with those that both share in `health_checks`.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
@@ -74,6 +75,24 @@ def examine(checks: Iterable[Check]) -> Iterator[Finding]:
         except Exception as error:  # noqa: BLE001  # whatever is broken, the other checks go on
             name = getattr(check, "__name__", "a check").strip("_").replace("_", " ")
             yield fault(f"{name}: {type(error).__name__}: {error}", "see what it names")
+
+
+def report(
+    checks: Iterable[Check], write: Callable[[str], None], *, is_json: bool, encoding: str
+) -> bool:
+    """Write each finding as soon as it is there, or all of them as one JSON object.
+
+    Returns:
+        Whether nothing is at fault.
+    """
+    findings = []
+    for finding in examine(checks):
+        findings.append(finding)
+        if not is_json:
+            write(line(finding, encoding=encoding))
+    if is_json:
+        write(json.dumps(as_json(findings), indent=2))
+    return is_healthy(findings)
 
 
 def is_healthy(findings: Iterable[Finding]) -> bool:

@@ -121,13 +121,11 @@ def read_token(
     Raises:
         EnrolmentError: It is damaged, of somebody else, or too old. It is never quoted.
     """
-    try:
-        raw = base64.urlsafe_b64decode(text.strip() + "=" * (-len(text.strip()) % 4))
-        signed = msgspec.msgpack.decode(raw, type=SignedStatement)
-        is_ours = operator.verifies(signed.signature, signed.content, purpose="token")
-        claims = msgspec.msgpack.decode(signed.content, type=TokenClaims) if is_ours else None
-    except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError):
+    signed = _open_token(text)
+    if signed is None or not operator.verifies(signed.signature, signed.content, purpose="token"):
         claims = None
+    else:
+        claims = _claims_of(signed)
     if claims is None:
         raise EnrolmentError("not a token of this fleet's operator")
     if claims.federation != federation:
@@ -139,6 +137,12 @@ def read_token(
             f" fedpt fleet add {claims.name} --renew-token"
         )
     return claims
+
+
+def unverified_claims(text: str) -> TokenClaims | None:
+    """What a token says of itself, for people to see; None: it is none. Nobody must believe it."""
+    signed = _open_token(text)
+    return None if signed is None else _claims_of(signed)
 
 
 def sign_statement(statement: Statement, key: SigningKey) -> SignedStatement:
@@ -165,3 +169,18 @@ def read_statement(signed: SignedStatement, operator: PublicKey, *, now_unix_s: 
             f"a statement made {age_s:.0f} s ago by the operator's clock; are both clocks right?"
         )
     return statement
+
+
+def _open_token(text: str) -> SignedStatement | None:
+    try:
+        raw = base64.urlsafe_b64decode(text.strip() + "=" * (-len(text.strip()) % 4))
+        return msgspec.msgpack.decode(raw, type=SignedStatement)
+    except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def _claims_of(signed: SignedStatement) -> TokenClaims | None:
+    try:
+        return msgspec.msgpack.decode(signed.content, type=TokenClaims)
+    except (ValueError, msgspec.MsgspecError, RecursionError):
+        return None

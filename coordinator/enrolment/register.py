@@ -34,6 +34,7 @@ class CertificateIssued(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     at_unix_s: float
     expires_unix_s: float
     nonce: str = ""
+    token_issued_unix_s: float = 0.0
 
 
 class NameRemoved(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -110,7 +111,8 @@ def admit_enrolment(
     """Whether a token that was found genuine gets a certificate.
 
     Raises:
-        EnrolmentError: It was used by another key, the name is not the token's, or is out.
+        EnrolmentError: It was used by another key, a newer one was used, the name is not the
+            token's, or is out.
     """
     if claims.name in RESERVED_NAMES:
         raise EnrolmentError(f"{claims.name!r} is a name of the server's own")
@@ -126,6 +128,8 @@ def admit_enrolment(
                 f"the token for {claims.name!r} was used already; if that was not your board:"
                 f" fedpt fleet remove {claims.name}"
             )
+    if claims.issued_unix_s < _newest_token_unix_s(register, claims.name):
+        raise EnrolmentError(f"a newer token for {claims.name!r} was used already")
     return Wanted()
 
 
@@ -164,6 +168,10 @@ def members(register: Register, now_unix_s: float) -> list[Member]:
         )
         for name, one in sorted(newest.items())
     ]
+
+
+def _newest_token_unix_s(register: Register, name: str) -> float:
+    return max((one.token_issued_unix_s for one in register.of_name(name)), default=float("-inf"))
 
 
 def _replace_predecessors(register: Register, newest: CertificateIssued) -> Register:

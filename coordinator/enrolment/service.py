@@ -28,6 +28,7 @@ from fedpt.enrolment import (
     RenewalRequest,
     SignedStatement,
     Statement,
+    TokenClaims,
     read_statement,
     read_token,
 )
@@ -74,7 +75,7 @@ class EnrolmentService:
         admitted = rules.admit_enrolment(self._register, claims, request)
         if isinstance(admitted, rules.Repeated):
             return CertificateReply(certificate=admitted.certificate)
-        issued = self._issue(request, claims.board, claims.nonce)
+        issued = self._issue(request, claims.board, claims)
         _logger.info("enrolled", extra={"device": claims.name})
         return issued
 
@@ -92,7 +93,7 @@ class EnrolmentService:
         if isinstance(admitted, rules.Repeated):
             return CertificateReply(certificate=admitted.certificate)
         known = self._register.certificates.get(str(facts.serial))
-        issued = self._issue(request, known.board if known else "", "")
+        issued = self._issue(request, known.board if known else "")
         _logger.info("renewed", extra={"device": facts.name})
         return issued
 
@@ -112,9 +113,10 @@ class EnrolmentService:
         self._journal.close()
 
     def _remove(self, statement: Statement) -> None:
+        """Also a name that never came: its card may be lost, with the token on it."""
         name = statement.name
-        if not self._register.of_name(name) and not statement.serials:
-            raise EnrolmentError(f"no board {name!r} was ever enrolled")
+        if not is_name(name):
+            raise EnrolmentError(f"not a name of a board: {name[:80]!r}")
         newest = max((one.at_unix_s for one in self._register.of_name(name)), default=0.0)
         if statement.at_unix_s < newest:
             raise EnrolmentError(f"{name!r} was enrolled after this statement was made")
@@ -123,7 +125,9 @@ class EnrolmentService:
         )
         _logger.info("removed", extra={"device": name})
 
-    def _issue(self, request: CertificateRequest, board: str, nonce: str) -> CertificateReply:
+    def _issue(
+        self, request: CertificateRequest, board: str, claims: TokenClaims | None = None
+    ) -> CertificateReply:
         pem = self._authority.issue(request, "device", datetime.now(UTC))
         facts = read_certificate(pem)
         self._record(
@@ -135,7 +139,8 @@ class EnrolmentService:
                 certificate=pem.decode(),
                 at_unix_s=time.time(),
                 expires_unix_s=facts.not_after.timestamp(),
-                nonce=nonce,
+                nonce=claims.nonce if claims else "",
+                token_issued_unix_s=claims.issued_unix_s if claims else 0.0,
             )
         )
         return CertificateReply(certificate=pem.decode())

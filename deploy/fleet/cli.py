@@ -298,7 +298,10 @@ def _renew_token(fleet: "Fleet", name: str, token_hours: float) -> None:
     from deploy.fleet.provisioning import renew_token
 
     folder = renew_token(fleet, name, read_passphrase(), life_h=token_hours)
-    print(f"{folder}: a new token, good for {token_hours:g} hours; the old card is worth nothing")
+    print(
+        f"{folder}: a new token, good for {token_hours:g} hours; once it was used, older ones are"
+        " worth nothing"
+    )
 
 
 def _add_worker(fleet: "Fleet", name: str) -> None:

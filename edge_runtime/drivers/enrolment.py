@@ -4,7 +4,6 @@ What is asked for and kept is `edge_runtime.identity`'s.
 """
 
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -12,20 +11,18 @@ from datetime import UTC, datetime
 from typing import Final
 
 import httpx
-import msgspec
 
 from edge_runtime.identity import Identity
 from edge_runtime.settings import DeviceSettings
-from fedpt.enrolment import CertificateReply, Refusal
+from fedpt.drivers.enrolment_service import call
+from fedpt.enrolment import CertificateReply
 from fedpt.errors import EnrolmentError, FedptError, SettingsError
 from fedpt.wire.messages import Message
 
 _logger = logging.getLogger(__name__)
 
-_TIMEOUT_S: Final = 20.0
 _RETRY_S: Final = 2.0
 _LOOK_EVERY_S: Final = 3600.0
-_ERROR: Final = 400
 _LARGEST_REPLY: Final = 64 * 1024
 
 
@@ -82,7 +79,7 @@ def enrol(settings: DeviceSettings, identity: Identity) -> None:
             f"this board has no certificate and no token ({path}: {error.strerror}); make one:"
             f" fedpt fleet add {settings.name} --renew-token"
         ) from None
-    identity.take(_post(settings, "enrol", identity.enrolment_request(token)))
+    identity.take(_ask(settings, "enrol", identity.enrolment_request(token)))
     path.unlink(missing_ok=True)
     _logger.info("enrolled", extra={"device": settings.name})
 
@@ -115,7 +112,7 @@ class IdentityKeeper:
         identity = identity_of(self._settings)
         if identity.need(datetime.now(UTC)) != "renew":
             return False
-        identity.take(_post(self._settings, "renew", identity.renewal_request()))
+        identity.take(_ask(self._settings, "renew", identity.renewal_request()))
         _logger.info("certificate renewed", extra={"device": self._settings.name})
         self._on_renewed()
         return True
@@ -129,22 +126,14 @@ class IdentityKeeper:
             self._stopped.wait(_LOOK_EVERY_S)
 
 
-def _post(settings: DeviceSettings, path: str, message: Message) -> CertificateReply:
-    assert settings.enrolment is not None  # the caller's to know
-    url = f"{settings.enrolment.url.rstrip('/')}/{path}"
-    verify = ssl.create_default_context(cafile=settings.broker.ca_file)
-    body = msgspec.msgpack.encode(message)
-    with httpx.Client(verify=verify, timeout=_TIMEOUT_S, trust_env=False) as client:
-        response = client.post(url, content=body)
-    if len(response.content) > _LARGEST_REPLY:
-        raise EnrolmentError(f"{url} answered with {len(response.content)} bytes")
-    try:
-        if response.status_code >= _ERROR:
-            refusal = msgspec.msgpack.decode(response.content, type=Refusal)
-            raise EnrolmentError(f"the enrolment service says: {refusal.reason}")
-        return msgspec.msgpack.decode(response.content, type=CertificateReply)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise EnrolmentError(
-            f"{url} answered HTTP {response.status_code} and nothing of ours; is it the enrolment"
-            " service?"
-        ) from None
+def _ask(settings: DeviceSettings, path: str, message: Message) -> CertificateReply:
+    enrolment, ca_file = settings.enrolment, settings.broker.ca_file
+    assert enrolment is not None  # the caller's to know
+    assert ca_file is not None  # `identity_of` looked
+    return call(
+        f"{enrolment.url.rstrip('/')}/{path}",
+        message,
+        CertificateReply,
+        ca_file=ca_file,
+        largest_reply=_LARGEST_REPLY,
+    )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from fedpt.doctor import Finding, fault, ok
+from fedpt.drivers.tls import broker_context
 from fedpt.errors import BrokerError
 from fedpt.settings import BrokerSettings
 
@@ -92,13 +93,11 @@ def check_tls(broker: BrokerSettings, *, who: str = "broker") -> Finding:
     """Whether both sides accept each other's certificates; closes before any login."""
     where = f"{broker.host}:{broker.port}"
     try:
-        context = ssl.create_default_context(cafile=broker.ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3  # as the daemons' connection
-        if broker.certificate_file is not None:
-            context.load_cert_chain(broker.certificate_file, broker.key_file)
+        context = broker_context(broker)  # as the daemons' connection
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         files = f"{broker.ca_file}, {broker.certificate_file}, {broker.key_file}"
         return fault(f"{who}: cannot use {files}: {error}", "ls -l them")
+    assert context is not None  # TLS is what is asked about
     try:
         with (
             socket.create_connection((broker.host, broker.port), timeout=_TIMEOUT_S) as plain,

@@ -9,7 +9,6 @@ subscriptions renewed at every connection.
 import contextlib
 import logging
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from fedpt.drivers.tls import broker_context, load_identity
 from fedpt.errors import BrokerError
 from fedpt.settings import BrokerSettings
 from fedpt.wire.codec import MAX_MESSAGE_BYTES
@@ -76,18 +76,20 @@ class MqttLink:
         self._on_message = on_message
         self._on_connected = on_connected
         self._filters: dict[str, int] = {}
-        self._connected = threading.Event()
+        self._ready = threading.Event()
+        self._first_subscription: int | None = None
         self._refusal = ""
         self._max_packet_bytes = MAX_MESSAGE_BYTES
         self.bytes_received = 0
         """Payload and topic bytes received since the start."""
-        self._tls = _tls_context(broker)
+        with _told_as_broker_error(broker):
+            self._tls = broker_context(broker)
         self._client = self._make_client(client_id)
         if will is not None:
             self._client.will_set(will.topic, will.payload, qos=will.qos, retain=will.retain)
 
     def start(self, *, timeout_s: float, is_cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Connect; later losses of the connection are mended in the background.
+        """Connect, and hear what was subscribed to; later losses are mended in the background.
 
         Raises:
             BrokerError: No connection within the time, or the broker refuses us.
@@ -97,11 +99,11 @@ class MqttLink:
         self._client.connect_async(broker.host, broker.port, _KEEPALIVE_S)
         self._client.loop_start()
         end = time.monotonic() + timeout_s
-        while not self._connected.wait(_POLL_S) and time.monotonic() < end:
+        while not self._ready.wait(_POLL_S) and time.monotonic() < end:
             if is_cancelled():
                 self.stop()
                 raise KeyboardInterrupt
-        if not self._connected.is_set():
+        if not self._ready.is_set():
             self.stop()
             why = self._refusal or f"no answer within {timeout_s:g} s"
             raise BrokerError(
@@ -117,7 +119,7 @@ class MqttLink:
         """
         if self._tls is not None:
             with _told_as_broker_error(self._broker):
-                _load_identity(self._tls, self._broker)
+                load_identity(self._tls, self._broker)
 
     def stop(self) -> None:
         """Disconnect cleanly: the last will is not sent."""
@@ -191,13 +193,13 @@ class MqttLink:
                 password = broker.password_file.read_text() if broker.password_file else None
                 client.username_pw_set(broker.username, password and password.strip())
             if self._tls is not None:
-                _load_identity(self._tls, broker)
                 client.tls_set_context(self._tls)
         client.reconnect_delay_set(min_delay=1, max_delay=_SLOWEST_RETRY_S)
         client.suppress_exceptions = True  # ours are caught and logged in `_guard`
         client.on_socket_open = _set_nodelay
         client.on_connect = self._connect_ended
         client.on_disconnect = self._connection_lost
+        client.on_subscribe = self._subscription_stands
         client.on_message = self._message_came
         return client
 
@@ -210,9 +212,18 @@ class MqttLink:
         theirs = getattr(properties, "MaximumPacketSize", MAX_MESSAGE_BYTES)
         self._max_packet_bytes = min(theirs, MAX_MESSAGE_BYTES)  # the embedded broker tells none
         if filters := list(self._filters.items()):  # a copy: others subscribe meanwhile
-            client.subscribe([(one, _options(qos)) for one, qos in filters])
+            subscription = client.subscribe([(one, _options(qos)) for one, qos in filters])
+            self._first_subscription = subscription[1]
+        else:
+            self._ready.set()
         self._guard(self._on_connected)
-        self._connected.set()
+
+    def _subscription_stands(
+        self, _client: Client, _data: Any, number: int, _reasons: Any, _properties: Any
+    ) -> None:
+        """Only from now on is nothing missed that others publish."""
+        if number == self._first_subscription:
+            self._ready.set()
 
     def _connection_lost(
         self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
@@ -242,22 +253,6 @@ def _told_as_broker_error(broker: BrokerSettings) -> Iterator[None]:
             f"cannot use the files for the MQTT broker at {broker.host}:{broker.port}"
             f" ({', '.join(str(file) for file in files if file)}): {error}"
         ) from error
-
-
-def _tls_context(broker: BrokerSettings) -> ssl.SSLContext | None:
-    """Verifies the broker's certificate and host name; TLS 1.3 at least."""
-    if broker.ca_file is None:
-        return None
-    with _told_as_broker_error(broker):
-        context = ssl.create_default_context(cafile=broker.ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context
-
-
-def _load_identity(context: ssl.SSLContext, broker: BrokerSettings) -> None:
-    """A certificate file may hold its key too; so both change in one step."""
-    if broker.certificate_file is not None:
-        context.load_cert_chain(broker.certificate_file, broker.key_file)
 
 
 def _options(qos: int) -> Any:  # paho's SubscribeOptions has no types

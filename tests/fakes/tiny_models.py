@@ -1,5 +1,6 @@
 """Models small enough to make in a test, and real in every part: tokenizer, weights, adapter."""
 
+import json
 import warnings
 from pathlib import Path
 
@@ -128,3 +129,14 @@ def torch_logits(model: torch.nn.Module, ids: list[int]) -> np.ndarray:
     """Logits of every position, `(T, V)`."""
     with torch.no_grad():
         return model(torch.tensor([ids])).logits[0].float().numpy()
+
+
+def write_examples(folder: Path, name: str, count: int) -> Path:
+    """`<name>.jsonl` in `folder`: examples that differ by their name and number."""
+    lines = [
+        json.dumps({"instruction": f"turn on {name} {n}", "response": f"on {n}"})
+        for n in range(count)
+    ]
+    path = folder / f"{name}.jsonl"
+    path.write_text("\n".join(lines))
+    return path

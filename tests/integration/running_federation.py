@@ -1,12 +1,10 @@
 """A federation of real processes on loopback, with tiny models, that tests can kill and restart."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +15,9 @@ from coordinator.state import FederationState
 from coordinator.transitions import fold
 from edge_runtime.drivers.local_api import daemon_status
 from edge_runtime.settings import socket_in
-from fedpt.drivers.child_process import end_with_parent
 from fedpt.errors import DeviceDownError
-from tests.fakes.tiny_models import make_tiny_llama
-
-WAIT_S = 100.0
+from tests.fakes.tiny_models import make_tiny_llama, write_examples
+from tests.integration.running_processes import RunningProcesses
 
 
 @dataclass
@@ -33,17 +29,18 @@ class RunningFederation:
     examples: int = 8
     coordinator_lines: str = ""
     port: int = field(init=False)
-    processes: dict[str, subprocess.Popen] = field(init=False, default_factory=dict)
+    running: RunningProcesses = field(init=False)
 
     def __post_init__(self) -> None:
+        self.running = RunningProcesses(self.folder)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         for name, seed, layers in (("small", 0, 2), ("large", 1, 3)):
             make_tiny_llama(self.folder / name, seed=seed, layers=layers)
             convert_model(self.folder / name, self.folder / f"{name}.gguf", kind="F32")
-        self._write_data("evaluation", 4)
-        self._write_data("public", 4)
+        write_examples(self.folder, "evaluation", 4)
+        write_examples(self.folder, "public", 4)
         (self.folder / "coordinator.toml").write_text(
             f'small = "small.gguf"\nlarge = "large.gguf"\nstate_dir = "coordinator"\n'
             f'evaluation = "evaluation.jsonl"\npublic = "public.jsonl"\n'
@@ -52,7 +49,7 @@ class RunningFederation:
             f"[worker]\nsessions = 2\ncontext_tokens = 512\n"
         )
         for device in self.devices:
-            self._write_data(device, self.examples)
+            write_examples(self.folder, device, self.examples)
             self.config(device).write_text(
                 f'name = "{device}"\nsmall = "small.gguf"\ndata = "{device}.jsonl"\n'
                 f'state_dir = "state-{device}"\ntraining_threads = 1\ntraining_niceness = 0\n'
@@ -63,14 +60,11 @@ class RunningFederation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes.values():
-            process.terminate()
-        for process in self.processes.values():
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        self.running.end()
+
+    @property
+    def processes(self) -> dict[str, subprocess.Popen]:
+        return self.running.by_name
 
     def config(self, name: str) -> Path:
         return self.folder / f"{name}.toml"
@@ -78,13 +72,8 @@ class RunningFederation:
     def start(self, *names: str) -> None:
         for name in names:
             kind = "coordinator" if name == "coordinator" else "device"
-            with (self.folder / f"{name}.log").open("ab") as log:
-                self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "fedpt.cli", kind, "run", "--config", self.config(name)],
-                    stdout=log,
-                    stderr=log,
-                    preexec_fn=end_with_parent,  # noqa: PLW1509  # no threads here
-                )
+            words = ["-m", "fedpt.cli", kind, "run", "--config", self.config(name)]
+            self.running.start(name, [sys.executable, *words])
 
     def start_all(self) -> None:
         self.start("coordinator", *self.devices)
@@ -103,21 +92,7 @@ class RunningFederation:
             return {}
 
     def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text(errors="replace")
+        return self.running.log(name)
 
     def wait_until(self, claim: Callable[[], bool], what: str) -> None:
-        end = time.monotonic() + WAIT_S
-        while not claim():
-            for name, process in self.processes.items():
-                assert process.poll() is None, f"{name} ended: {self.log(name)[-2000:]}"
-            assert time.monotonic() < end, (
-                f"not within {WAIT_S} s: {what}\n{self.log('coordinator')[-3000:]}"
-            )
-            time.sleep(0.1)  # between two looks, not to synchronise
-
-    def _write_data(self, name: str, count: int) -> None:
-        lines = [
-            json.dumps({"instruction": f"turn on {name} {n}", "response": f"on {n}"})
-            for n in range(count)
-        ]
-        (self.folder / f"{name}.jsonl").write_text("\n".join(lines))
+        self.running.wait_until(claim, what, told_by="coordinator")

@@ -5,10 +5,8 @@ Real processes on loopback; the configuration is used as it was written.
 
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +18,11 @@ from deploy.fleet.fleet_folder import Fleet
 from edge_runtime.drivers.enrolment import ensure_identity
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.settings import EnrolmentSettings as DeviceEnrolment
-from fedpt.drivers.child_process import end_with_parent
 from fedpt.settings import BrokerSettings
 from tests.fakes.brokers import free_port, mosquitto_path
+from tests.integration.running_processes import RunningProcesses
 
 PASSPHRASE = "correct horse"
-_WAIT_S = 100.0
 
 
 @dataclass
@@ -34,9 +31,10 @@ class RunningFleet:
 
     folder: Path
     fleet: Fleet = field(init=False)
-    processes: dict[str, subprocess.Popen] = field(init=False, default_factory=dict)
+    running: RunningProcesses = field(init=False)
 
     def __post_init__(self) -> None:
+        self.running = RunningProcesses(self.folder)
         record = new_record(
             "home", ["127.0.0.1"], broker_port=free_port(), enrolment_port=free_port()
         )
@@ -54,9 +52,7 @@ class RunningFleet:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes.values():
-            process.kill()
-            process.wait()
+        self.running.end()
 
     def start_enrolment(self) -> None:
         """Start the service and wait until it answers."""
@@ -88,7 +84,7 @@ class RunningFleet:
     def reload_broker(self) -> None:
         """What the path unit does when the access rules have changed."""
         before = self.log("broker").count("Reloading config")
-        self.processes["broker"].send_signal(signal.SIGHUP)
+        self.running.by_name["broker"].send_signal(signal.SIGHUP)
         self.wait_until(lambda: self.log("broker").count("Reloading config") > before, "broker")
 
     def token(self, name: str, *, life_h: float = 1.0) -> str:
@@ -146,30 +142,17 @@ class RunningFleet:
 
     def log(self, name: str) -> str:
         """What a process has said."""
-        path = self.folder / f"{name}.log"
-        return path.read_text(errors="replace") if path.exists() else ""
+        return self.running.log(name)
 
     def start(
-        self, name: str, command: list[str], environment: dict[str, str] | None = None
+        self, name: str, command: Sequence[object], environment: dict[str, str] | None = None
     ) -> None:
         """Start a process; what it says is in `log(name)`."""
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                preexec_fn=end_with_parent,  # noqa: PLW1509  # no threads here
-            )
+        self.running.start(name, command, environment)
 
     def wait_until(self, claim: Callable[[], bool], what: str) -> None:
         """Return when the claim is true; else tell what the process `what` has said."""
-        end = time.monotonic() + _WAIT_S
-        while not claim():
-            for name, process in self.processes.items():
-                assert process.poll() is None, f"{name} ended: {self.log(name)[-2000:]}"
-            assert time.monotonic() < end, f"{what} does not come: {self.log(what)[-2000:]}"
-            time.sleep(0.05)  # between two looks
+        self.running.wait_until(claim, what, told_by=what)
 
 
 def _answers(url: str, authority: str) -> bool:

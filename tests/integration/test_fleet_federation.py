@@ -1,6 +1,5 @@
 """A whole federation over TLS: boards enrol with tokens, train, answer; one is removed."""
 
-import json
 import os
 import subprocess
 import sys
@@ -19,19 +18,12 @@ from edge_runtime.drivers.local_api import ask_daemon, daemon_status
 from edge_runtime.settings import socket_in
 from fedpt.certificates import read_certificate
 from fedpt.errors import DeviceDownError
+from tests.fakes.tiny_models import write_examples
 from tests.integration.running_fleet import PASSPHRASE, RunningFleet
 
 pytestmark = [pytest.mark.broker, pytest.mark.llama, pytest.mark.slow]
 
 DEVICES = ("kitchen", "garage", "attic")
-
-
-def _write_examples(path, name, count):
-    lines = [
-        json.dumps({"instruction": f"turn on {name} {n}", "response": f"on {n}"})
-        for n in range(count)
-    ]
-    path.write_text("\n".join(lines))
 
 
 @pytest.fixture
@@ -50,7 +42,7 @@ class Federation:
         path = fleet.fleet.server / "coordinator" / "coordinator.toml"
         settings = tomllib.loads(path.read_text())
         for name in ("evaluation", "public"):
-            _write_examples(self.folder / f"{name}.jsonl", name, 4)
+            write_examples(self.folder, name, 4)
             settings[name] = str(self.folder / f"{name}.jsonl")
         settings |= {
             "small": str(tiny.small),
@@ -90,14 +82,14 @@ class Federation:
     def _write_device(self, device, tiny):
         folder = self.folder / device
         folder.mkdir()
-        _write_examples(folder / "data.jsonl", device, 8)
+        write_examples(folder, device, 8)
         (folder / "enrolment.token").write_text(self.fleet.token(device))
         record = self.fleet.fleet.record
         authority = self.fleet.fleet.folder / "authority" / "root-ca.pem"
         settings = {
             "name": device,
             "small": str(tiny.small),
-            "data": "data.jsonl",
+            "data": f"{device}.jsonl",
             "state_dir": "state",
             "training_threads": 1,
             "broker": {

@@ -52,6 +52,7 @@ def _issued(serial, claims=None, request=None, at=200.0):
         at_unix_s=at,
         expires_unix_s=at + 1000,
         nonce=claims.nonce,
+        token_issued_unix_s=claims.issued_unix_s,
     )
 
 
@@ -100,6 +101,14 @@ def test_a_second_token_for_a_name_revokes_what_the_first_board_had():
         admit_enrolment(register, _claims(), _request())
 
 
+def test_an_older_token_is_worth_nothing_once_a_newer_one_was_used():
+    lost, newer = _claims(nonce=1, issued=100.0), _claims(nonce=2, issued=101.0)
+    register = fold([_issued(1, newer, _request(key=1))])
+    with pytest.raises(EnrolmentError, match="a newer token for 'kitchen' was used already"):
+        admit_enrolment(register, lost, _request())
+    assert admit_enrolment(fold([_issued(1, lost)]), newer, _request(key=1)) == Wanted()
+
+
 def test_a_renewal_is_for_the_same_name_and_leaves_the_old_certificate_alone():
     register = fold([_issued(1)])
     assert admit_renewal(register, _facts(), _request(key=1)) == Wanted()
@@ -143,6 +152,7 @@ class Registers(RuleBasedStateMachine):
         self.good: dict[str, set[str]] = {}
         self.bad: set[str] = set()
         self.used: set[tuple[str, str]] = set()
+        self.newest_token: dict[str, float] = {}
 
     def _tick(self):
         self.clock += 1
@@ -163,6 +173,8 @@ class Registers(RuleBasedStateMachine):
             assert admitted.certificate.removeprefix("certificate ") in self.good[name]
             return
         assert (name, claims.nonce) not in self.used
+        assert claims.issued_unix_s >= self.newest_token.get(name, 0.0)
+        self.newest_token[name] = claims.issued_unix_s
         self.serial += 1
         self.used.add((name, claims.nonce))
         self.register = apply(self.register, _issued(self.serial, claims, request, self.clock))
@@ -183,7 +195,8 @@ class Registers(RuleBasedStateMachine):
         if admitted == Wanted():
             self.serial += 1
             event = _issued(self.serial, _claims(name), _request(name, key), self._tick())
-            event = CertificateIssued(**{**_as_dict(event), "nonce": ""})
+            renewal = {"nonce": "", "token_issued_unix_s": 0.0}
+            event = CertificateIssued(**{**_as_dict(event), **renewal})
             self.register = apply(self.register, event)
             self.good[name].add(event.serial)
 

@@ -101,11 +101,23 @@ def test_a_certificate_made_by_hand_is_revoked_by_its_serial(fleet, service, ser
     assert "user attic\ntopic deny #" in (service_settings.broker_folder / "acl").read_text()
 
 
-def test_only_the_operator_may_remove_and_only_what_is_known(fleet, service):
+def test_a_card_that_was_lost_before_its_board_came_is_worth_nothing_after_a_removal(
+    fleet, service, service_settings, tmp_path
+):
+    token = _token(fleet)
+    service.operate(_statement(fleet))
+    assert "user kitchen\ntopic deny #\n" in (service_settings.broker_folder / "acl").read_text()
+    with pytest.raises(EnrolmentError, match="was removed after this token was made"):
+        service.enrol(Identity(tmp_path / "thief.pem", "kitchen").enrolment_request(token))
+    service.enrol(Identity(tmp_path / "a.pem", "kitchen").enrolment_request(_token(fleet)))
+    assert "deny" not in (service_settings.broker_folder / "acl").read_text()
+
+
+def test_only_the_operator_may_remove_and_only_what_has_a_name(fleet, service):
     with pytest.raises(EnrolmentError, match="not a statement of this fleet's operator"):
         service.operate(_statement(fleet, key=SigningKey.generate()))
-    with pytest.raises(EnrolmentError, match="no board 'kitchen' was ever enrolled"):
-        service.operate(_statement(fleet))
+    with pytest.raises(EnrolmentError, match="not a name of a board: 'a b'"):
+        service.operate(_statement(fleet, name="a b"))
     wrong = SignedStatement(content=b"x", signature=_statement(fleet).signature)
     with pytest.raises(EnrolmentError, match="not a statement"):
         service.operate(wrong)
