@@ -13,7 +13,7 @@ from deploy.fleet.boards import Board
 from deploy.fleet.fleet_folder import DeviceRecord, Fleet
 from fedpt.certificates import Authority, new_key, own_request, read_certificate
 from fedpt.enrolment import TokenClaims, make_token
-from fedpt.errors import FleetError
+from fedpt.errors import FleetError, UsageError
 from fedpt.files import write_bytes
 from fedpt.signing import private_key_to_pem
 
@@ -66,8 +66,14 @@ def ready_credentials(fleet: Fleet, name: str, board: str) -> Credentials:
     """A key and certificate made here: whoever reads them on their way is the board.
 
     Raises:
+        UsageError: The name was removed: the service lets it in again for a token only.
         FleetError: The issuing authority's key is not in the fleet's folder.
     """
+    if any(one.name == name and one.is_removed for one in fleet.devices()):
+        raise UsageError(
+            f"{name!r} was removed, and only a token brings it back; choose another name for a"
+            " ready key"
+        )
     key = new_key()
     role: Literal["device", "worker"] = "worker" if board == WORKER else "device"
     certificate = issuing_authority(fleet).issue(own_request(name, key), role, datetime.now(UTC))
@@ -109,7 +115,7 @@ def device_settings(fleet: Fleet, name: str, board: Board) -> str:
             "certificate_file": str(STATE / "identity.pem"),
         },
         "enrolment": {
-            "url": f"https://{record.hosts[0]}:{record.enrolment_port}",
+            "url": record.enrolment_url,
             "token_file": str(STATE / "enrolment.token"),
         },
         "releases": {

@@ -45,12 +45,15 @@ def init(
     The passphrase of the keys is asked for, or comes from FEDPT_PASSPHRASE.
     """
     from deploy.fleet.creating import ServerPlaces, create_fleet, new_record
+    from deploy.fleet.network import require_server
     from deploy.fleet.passphrase import read_passphrase
     from fedpt.errors import UsageError
     from fedpt.ids import is_name
 
     if not host:
         raise UsageError("name the server: --host hub.local (repeat it for its other names)")
+    for one in host:
+        require_server(one)
     if not is_name(federation):
         raise UsageError(f"not a name for a federation: {federation!r}; letters, digits and . _ -")
     record = new_record(federation, host, broker_port=port, enrolment_port=enrolment_port)
@@ -179,8 +182,10 @@ def remove(
 @app.command(epilog="Example: fedpt fleet rotate release")
 def rotate(
     what: Annotated[
-        Literal["release", "adapter", "services"],
-        typer.Argument(help="A signing key, or the certificates of the server's services."),
+        Literal["release", "adapter", "services", "authority"],
+        typer.Argument(
+            help="A signing key, the certificates of services and workers, or who issues them all."
+        ),
     ],
     fleet: FleetOption = DEFAULT,
     compromised: Annotated[
@@ -190,18 +195,22 @@ def rotate(
     """Replace a key. Boards learn of new signing keys by a release signed with the old one."""
     from deploy.fleet.fleet_folder import Fleet
     from deploy.fleet.passphrase import read_passphrase
-    from deploy.fleet.rotating import rotate_services, rotate_signing_key
+    from deploy.fleet.rotating import rotate_authority, rotate_services, rotate_signing_key
 
     opened = Fleet.open(fleet)
-    if what == "services":
-        rotate_services(opened)
-        print(f"copy {opened.server} to the server and restart its services")
-        return
-    release = rotate_signing_key(opened, what, read_passphrase(), is_compromised=compromised)
-    print(
-        f"copy {opened.server} to the server, {release.parent} to its releases, and restart the"
-        " coordinator"
-    )
+    match what:
+        case "services":
+            _print_rotated(opened, rotate_services(opened))
+        case "authority":
+            _print_rotated(opened, rotate_authority(opened, read_passphrase()))
+            print("every board needs a new token: fedpt fleet add NAME --renew-token")
+        case _:
+            passphrase = read_passphrase()
+            release = rotate_signing_key(opened, what, passphrase, is_compromised=compromised)
+            print(
+                f"copy {opened.server} to the server, {release.parent} to its releases, and"
+                " restart the coordinator"
+            )
 
 
 @app.command(epilog="Example: fedpt fleet release model small.gguf --fraction 0.1")
@@ -257,6 +266,12 @@ def roll_out(
 
     changed = stage(Fleet.open(fleet).releases / kind / identifier, fraction)
     print(f"copy {changed} to the server's releases folder")
+
+
+def _print_rotated(fleet: "Fleet", workers: list[Path]) -> None:
+    for folder in workers:
+        print(f"copy {folder} to the machine of its worker")
+    print(f"copy {fleet.server} to the server and restart its services")
 
 
 def _board(name: str, python: str | None, *, answers_only: bool) -> "Board":

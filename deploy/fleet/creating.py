@@ -21,6 +21,9 @@ from fedpt.signing import SigningKey, private_key_to_pem
 SERVER_WORKER: Final = "worker-1"
 """The logit worker that the coordinator starts itself; it needs a name of its own at the broker."""
 
+_LONGEST_COMMON_NAME: Final = 64
+"""X.520 allows no more."""
+
 _SECRET: Final = 0o600
 _SECRET_FOLDER: Final = 0o700
 
@@ -58,8 +61,7 @@ def create_fleet(folder: Path, record: FleetRecord, passphrase: str, places: Ser
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FleetError(f"{folder} exists and is not empty; choose another folder for the fleet")
     now = datetime.now(UTC)
-    root = Authority.new_root(f"fedpt root {record.federation}", now)
-    issuing = root.new_issuing(f"fedpt issuing {record.federation}", now)
+    root = Authority.new_root(f"fedpt root {record.federation}"[:_LONGEST_COMMON_NAME], now)
     keys = {name: SigningKey.generate() for name in ("release", "operator", "adapter")}
     with folder_written_aside(folder) as aside:
         aside.chmod(_SECRET_FOLDER)
@@ -75,17 +77,33 @@ def create_fleet(folder: Path, record: FleetRecord, passphrase: str, places: Ser
             ]
         ).to_json()
         _put(aside, "keys/trust.json", trust)
-        _write_enrolment(aside, record, places, issuing)
+        issuing = write_issuing_authority(aside, record, root, now)
+        _write_enrolment(aside, record, places)
         _put(aside, "server/enrolment/operator.pub", keys["operator"].public.text.encode() + b"\n")
         _write_coordinator(aside, record, places, root)
         _put(aside, "server/coordinator/adapter.key", keys["adapter"].to_pem(), secret=True)
         _put(aside, "server/coordinator/trust.json", trust)
-        _put(aside, "server/mosquitto/ca.pem", root.certificate_pem + issuing.certificate_pem)
         _put(aside, "server/mosquitto/mosquitto.conf", _broker_config(record, places).encode())
         write_service_identities(aside, record, issuing, now)
         put_server_files(aside / "server")
     folder.chmod(_SECRET_FOLDER)
     return Fleet(folder, record)
+
+
+def write_issuing_authority(
+    folder: Path, record: FleetRecord, root: Authority, now: datetime
+) -> Authority:
+    """An authority for the server; one that was there before is believed no more.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    name = f"fedpt issuing {now:%Y-%m-%d %H:%M:%S} {record.federation}"
+    issuing = root.new_issuing(name[:_LONGEST_COMMON_NAME], now)
+    _put(folder, "server/enrolment/issuing-ca.pem", issuing.certificate_pem)
+    _put(folder, "server/enrolment/issuing-ca.key", issuing.key_pem(), secret=True)
+    _put(folder, "server/mosquitto/ca.pem", root.certificate_pem + issuing.certificate_pem)
+    return issuing
 
 
 def write_service_identities(
@@ -123,11 +141,7 @@ def new_record(
     )
 
 
-def _write_enrolment(
-    folder: Path, record: FleetRecord, places: ServerPlaces, issuing: Authority
-) -> None:
-    _put(folder, "server/enrolment/issuing-ca.pem", issuing.certificate_pem)
-    _put(folder, "server/enrolment/issuing-ca.key", issuing.key_pem(), secret=True)
+def _write_enrolment(folder: Path, record: FleetRecord, places: ServerPlaces) -> None:
     _put(folder, "server/enrolment/workers", f"{SERVER_WORKER}\n".encode())
     settings = {
         "federation": record.federation,

@@ -40,6 +40,12 @@ class FleetRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     enrolment_port: Port
     made_unix_s: float
 
+    @property
+    def enrolment_url(self) -> str:
+        """Where the enrolment service answers."""
+        host = self.hosts[0]
+        return f"https://{f'[{host}]' if ':' in host else host}:{self.enrolment_port}"
+
 
 class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One board or worker, as it was added."""

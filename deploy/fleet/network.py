@@ -1,4 +1,4 @@
-"""How a board gets onto the network, checked before it is written down.
+"""How a board gets onto the network and to its server, checked before it is written down.
 
 A Wi-Fi passphrase is turned into its key at once: what lies on the card opens this one network and
 is nobody's password.
@@ -7,10 +7,12 @@ is nobody's password.
 import hashlib
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
-from fedpt.errors import FleetError
+from fedpt.errors import FleetError, UsageError
 
+_LONGEST_HOST: Final = 253
 _LONGEST_SSID_BYTES: Final = 32
 _PASSPHRASE: Final = re.compile(r"[\x20-\x7e]{8,63}")
 _KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
@@ -56,6 +58,23 @@ def wifi_from_passphrase(ssid: str, passphrase: str, country: str) -> Wifi:
         )
     key = hashlib.pbkdf2_hmac("sha1", passphrase.encode(), ssid.encode(), 4096, 32)
     return Wifi(ssid, key.hex(), country)
+
+
+def require_server(host: str) -> None:
+    """Refuse what is neither an address nor a name that a certificate can hold.
+
+    Raises:
+        UsageError: Says so.
+    """
+    try:
+        ip_address(host)
+    except ValueError:
+        labels = host.lower().split(".")
+        if len(host) > _LONGEST_HOST or not all(map(_HOST_LABEL.fullmatch, labels)):
+            raise UsageError(
+                f"not a server's name or address: {host!r}; as in hub.local or 10.0.0.2, its ports"
+                " are --port and --enrolment-port"
+            ) from None
 
 
 def host_name(device: str) -> str:

@@ -26,7 +26,7 @@ def call_service(
         EnrolmentError: The service cannot be reached, or refuses.
     """
     statement = Statement(action=action, at_unix_s=time.time(), name=name, serials=serials)
-    url = f"https://{fleet.record.hosts[0]}:{fleet.record.enrolment_port}/operator"
+    url = f"{fleet.record.enrolment_url}/operator"
     authority = fleet.folder / "authority" / "root-ca.pem"
     signed = sign_statement(statement, key)
     try:

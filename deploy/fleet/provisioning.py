@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from deploy.fleet.adding import device_settings, ready_credentials, token_credentials
 from deploy.fleet.boards import Board
 from deploy.fleet.bundle import BundleRequest, build_bundle, replace_token
@@ -122,7 +124,8 @@ def renew_token(fleet: Fleet, name: str, passphrase: str, *, life_h: float) -> P
     assert credentials.token is not None  # that is what was asked for
     folder = fleet.device_folder(name) / "bundle"
     replace_token(folder, name, credentials.token)
-    fleet.write_device(credentials.record)
+    # a ready key that it once had is still to be revoked when the name is removed
+    fleet.write_device(msgspec.structs.replace(credentials.record, serials=record.serials))
     return folder
 
 

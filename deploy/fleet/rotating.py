@@ -1,13 +1,16 @@
-"""Replaces keys and certificates: of releases, of the coordinator's adapters, of the services."""
+"""Replaces keys and certificates: of releases, of adapters, of the services, of the authority."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
-from deploy.fleet.adding import issuing_authority
-from deploy.fleet.creating import write_service_identities
-from deploy.fleet.fleet_folder import Fleet
+import msgspec
+
+from deploy.fleet.adding import issuing_authority, ready_credentials, write_worker
+from deploy.fleet.creating import write_issuing_authority, write_service_identities
+from deploy.fleet.fleet_folder import DeviceRecord, Fleet
 from deploy.fleet.release import make_release, stage
+from fedpt.certificates import Authority
 from fedpt.files import write_bytes
 from fedpt.releases import Kind, Trust, TrustedKey
 from fedpt.signing import PublicKey, SigningKey
@@ -61,8 +64,11 @@ def rotate_signing_key(
     return release
 
 
-def rotate_services(fleet: Fleet) -> None:
-    """New keys and certificates for broker, enrolment service, coordinator and its worker.
+def rotate_services(fleet: Fleet) -> list[Path]:
+    """New keys and certificates for broker, enrolment service, coordinator and all logit workers.
+
+    Returns:
+        The folders of the workers on other machines, to be copied there.
 
     Raises:
         FleetError: The issuing authority's key is not here.
@@ -71,6 +77,36 @@ def rotate_services(fleet: Fleet) -> None:
     write_service_identities(
         fleet.folder, fleet.record, issuing_authority(fleet), datetime.now(UTC)
     )
+    workers = [one for one in fleet.devices() if one.role == "worker" and not one.is_removed]
+    return [_renew_worker(fleet, one) for one in workers]
+
+
+def rotate_authority(fleet: Fleet, passphrase: str) -> list[Path]:
+    """Put the issuing authority out, of whose key a thief may have a copy, and make another.
+
+    The broker refuses whoever the old one has vouched for: every board needs a new token.
+
+    Returns:
+        As `rotate_services`, which is a part of it.
+
+    Raises:
+        FleetError: The passphrase is wrong, or the root's key is not here.
+        StorageError: Something cannot be written.
+    """
+    root = Authority.from_pem(
+        fleet.read("authority/root-ca.pem"), fleet.read("authority/root-ca.key"), passphrase
+    )
+    write_issuing_authority(fleet.folder, fleet.record, root, datetime.now(UTC))
+    return rotate_services(fleet)
+
+
+def _renew_worker(fleet: Fleet, record: DeviceRecord) -> Path:
+    """A new certificate; a removal still revokes the older ones too."""
+    credentials = ready_credentials(fleet, record.name, record.board)
+    folder = write_worker(fleet, credentials)
+    serials = [*record.serials, *credentials.record.serials]
+    fleet.write_device(msgspec.structs.replace(record, serials=serials))
+    return folder
 
 
 def _replaced(trust: Trust, which: str, new: PublicKey, *, keep: int) -> Trust:

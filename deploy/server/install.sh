@@ -120,6 +120,12 @@ put_units() {
     done
     put "$SOURCE/systemd/mosquitto.service.d/fedpt.conf" \
         "$UNITS/mosquitto.service.d/fedpt.conf" 644 root:root
+    systemd=$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+    if [ "${systemd:-0}" -ge 254 ]; then
+        folder "$UNITS/fedpt-.service.d" 755 root:root
+        put "$SOURCE/systemd/fedpt-.service.d/back-off.conf" \
+            "$UNITS/fedpt-.service.d/back-off.conf" 644 root:root
+    fi
     if [ "$changes" != "$before" ]; then has_new_units=yes; fi
     enable_unit fedpt-enrolment.service
     enable_unit fedpt-broker-reload.path

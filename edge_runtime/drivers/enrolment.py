@@ -27,7 +27,7 @@ _LARGEST_REPLY: Final = 64 * 1024
 
 
 def ensure_identity(settings: DeviceSettings) -> None:
-    """Enrol this board if it has no certificate that is good now.
+    """Enrol this board if it has no certificate that is good now, or was given a new token.
 
     The service is waited for a little only: whoever started us starts us again.
 
@@ -38,6 +38,9 @@ def ensure_identity(settings: DeviceSettings) -> None:
     if settings.enrolment is None:
         return
     identity = identity_of(settings)
+    if settings.enrolment.token_file.exists() and identity.need(datetime.now(UTC)) != "enrol":
+        _try_new_token(settings, identity)
+        return
     end = time.monotonic() + settings.connect_timeout_s
     while identity.need(datetime.now(UTC)) == "enrol":
         try:
@@ -82,6 +85,14 @@ def enrol(settings: DeviceSettings, identity: Identity) -> None:
     identity.take(_ask(settings, "enrol", identity.enrolment_request(token)))
     path.unlink(missing_ok=True)
     _logger.info("enrolled", extra={"device": settings.name})
+
+
+def _try_new_token(settings: DeviceSettings, identity: Identity) -> None:
+    """A board that was removed, say, comes back by it; a used one leaves the board as it was."""
+    try:
+        enrol(settings, identity)
+    except (EnrolmentError, httpx.TransportError) as error:
+        _logger.warning("the new token did not help, the old identity stays: %s", error)
 
 
 class IdentityKeeper:

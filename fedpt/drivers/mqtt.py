@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from paho.mqtt.client import Client, ConnectFlags, MQTTMessage, MQTTMessageInfo
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -125,6 +125,7 @@ class MqttLink:
         """Disconnect cleanly: the last will is not sent."""
         self._client.disconnect()
         self._client.loop_stop()
+        self._client._reset_sockets()  # paho leaves some of them to the garbage collector
 
     @property
     def is_connected(self) -> bool:
@@ -158,6 +159,14 @@ class MqttLink:
             BrokerError: It is larger than the broker takes.
         """
         self._send(publication)
+
+    def publish_now(self, publication: Publication) -> bool:
+        """Send at once, with QoS 0; False: there is no connection, and nothing will be sent.
+
+        Raises:
+            BrokerError: It is larger than the broker takes.
+        """
+        return self.is_connected and self._send(publication).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def publish_and_wait(self, publication: Publication, *, timeout_s: float) -> None:
         """Send and wait until the broker has it, or the time is over (no error then)."""
@@ -241,6 +250,12 @@ class MqttLink:
             callback()
         except Exception:  # an exception here would end the network thread without a word
             _logger.exception("a callback failed")
+
+
+def packet_bytes(topic: str, payload_bytes: int) -> int:
+    """What a QoS 0 publish without properties is on the wire: MQTT 5, section 3.3."""
+    remaining = 2 + len(topic.encode()) + 1 + payload_bytes
+    return 1 + max(1, -(-remaining.bit_length() // 7)) + remaining
 
 
 @contextlib.contextmanager

@@ -3,12 +3,15 @@
 import logging
 import queue
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,8 +87,8 @@ def linked(
 
 
 def make_sure_of(link: MqttLink, ear: Ear, name: str) -> None:
-    """Return when the broker delivers to this link."""
-    link.publish(Publication(f"ready/{name}", b""))
+    """Return when the broker delivers to this link. With QoS 0: it must never come again."""
+    link.publish(Publication(f"ready/{name}", b"", qos=0))
     while ear.next().topic != f"ready/{name}":
         pass
 
@@ -241,6 +244,41 @@ def test_what_was_subscribed_while_disconnected_is_heard(running: Running, topic
         ear.wait_until_connected()
         link.publish(Publication(topic, b"heard"))
         assert ear.next().payload == b"heard"
+
+
+def test_a_link_has_started_only_when_its_subscriptions_stand() -> None:
+    """What others publish from then on is not missed. The broker here takes its time."""
+    has_asked, may_answer = threading.Event(), threading.Event()
+
+    def serve() -> None:
+        caller, _ = listener.accept()
+        with caller:
+            caller.recv(1000)
+            caller.sendall(bytes([0x20, 3, 0, 0, 0]))  # connected
+            number = caller.recv(1000)[2:4]
+            has_asked.set()
+            may_answer.wait(WAIT_S)
+            caller.sendall(bytes([0x90, 4, *number, 0, 1]))  # subscribed
+            caller.recv(1000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        broker = BrokerSettings(port=listener.getsockname()[1])
+        link = MqttLink(broker, "patient", on_message=print)
+        link.subscribe("news")
+        threads = [
+            threading.Thread(target=serve),
+            threading.Thread(target=partial(link.start, timeout_s=WAIT_S)),
+        ]
+        for thread in threads:
+            thread.start()
+        assert has_asked.wait(WAIT_S)
+        threads[1].join(0.3)  # that nothing happens has no event
+        assert threads[1].is_alive()
+        may_answer.set()
+        threads[1].join(WAIT_S)
+        assert link.is_connected
+        link.stop()
+        threads[0].join(WAIT_S)
 
 
 def test_waiting_for_a_broker_can_be_cancelled() -> None:

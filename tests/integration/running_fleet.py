@@ -19,6 +19,7 @@ from edge_runtime.drivers.enrolment import ensure_identity
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.settings import EnrolmentSettings as DeviceEnrolment
 from fedpt.settings import BrokerSettings
+from fedpt.signing import SigningKey
 from tests.fakes.brokers import free_port, mosquitto_path
 from tests.integration.running_processes import RunningProcesses
 
@@ -78,8 +79,16 @@ class RunningFleet:
     def start_broker(self) -> None:
         """Start Mosquitto with the fleet's configuration."""
         config = self.fleet.server / "mosquitto" / "mosquitto.conf"
+        before = self.log("broker").count("running")
         self.start("broker", [str(mosquitto_path()), "-c", str(config)], dict(os.environ))
-        self.wait_until(lambda: "running" in self.log("broker"), "broker")
+        self.wait_until(lambda: self.log("broker").count("running") > before, "broker")
+
+    def restart(self) -> None:
+        """End both and start them with the files that are there now."""
+        self.running.end()
+        self.running.by_name.clear()
+        self.start_enrolment()
+        self.start_broker()
 
     def reload_broker(self) -> None:
         """What the path unit does when the access rules have changed."""
@@ -92,6 +101,10 @@ class RunningFleet:
         token = token_credentials(self.fleet, name, "rpi5", PASSPHRASE, life_h=life_h).token
         assert token is not None
         return token
+
+    def operator_key(self) -> SigningKey:
+        """Signs tokens and statements."""
+        return self.fleet.signing_key("operator", PASSPHRASE)
 
     def device_settings(self, name: str) -> DeviceSettings:
         """Settings of a device that is not enrolled yet, its token beside."""

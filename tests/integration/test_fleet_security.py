@@ -1,14 +1,18 @@
 """Attacks on a fleet's server: real broker, its own configuration, the real enrolment service."""
 
+import base64
 import queue
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
@@ -17,12 +21,24 @@ from paho.mqtt.properties import Properties
 
 from deploy.fleet.adding import issuing_authority
 from deploy.fleet.operator_calls import call_service
+from deploy.fleet.rotating import rotate_authority
 from edge_runtime.drivers.enrolment import IdentityKeeper, ensure_identity
-from fedpt.certificates import MEMBER_DAYS, Authority, new_key, own_request
+from edge_runtime.identity import Identity
+from fedpt.certificates import MEMBER_DAYS, Authority, new_key, own_request, read_certificate
+from fedpt.drivers.enrolment_service import call
 from fedpt.drivers.mqtt import MqttLink, Publication, Received
+from fedpt.drivers.tls import broker_context
+from fedpt.enrolment import (
+    CertificateReply,
+    OperatorReply,
+    Statement,
+    TokenClaims,
+    make_token,
+    sign_statement,
+)
 from fedpt.errors import BrokerError, EnrolmentError
 from fedpt.settings import BrokerSettings
-from fedpt.signing import private_key_to_pem
+from fedpt.signing import SigningKey, private_key_to_pem
 from tests.integration.running_fleet import PASSPHRASE, RunningFleet
 
 pytestmark = [
@@ -33,7 +49,10 @@ pytestmark = [
 ]
 
 _CONNECT = bytes([0x10, 16, 0, 4, *b"MQTT", 5, 2, 0, 60, 0, 0, 3, *b"abc"])
-_CONNECT_ACCEPTED = b"\x20"
+_ACCEPTED = bytes([0x20, 3, 0, 0, 0])
+
+_WAIT_S = 20.0
+"""For what must come; a machine may be busy."""
 
 _SILENCE_S = 0.4
 """How long nothing may come before we believe that nothing comes."""
@@ -52,10 +71,10 @@ class Ears:
         self._heard: queue.Queue[Received] = queue.Queue()
         self.link = MqttLink(settings, name, on_message=self._heard.put)
         self.link.subscribe(*filters)
-        self.link.start(timeout_s=5)
+        self.link.start(timeout_s=_WAIT_S)
 
     def next(self) -> Received:
-        return self._heard.get(timeout=10)
+        return self._heard.get(timeout=_WAIT_S)
 
     def hears_nothing(self) -> bool:
         time.sleep(_SILENCE_S)  # silence has no event
@@ -76,7 +95,7 @@ def _topic(device: str, kind: str) -> str:
 
 
 def _say(one: Ears, topic: str, text: str, *, qos=1) -> None:
-    one.link.publish_and_wait(Publication(topic, text.encode(), qos=qos), timeout_s=5)
+    one.link.publish_and_wait(Publication(topic, text.encode(), qos=qos), timeout_s=_WAIT_S)
 
 
 def test_an_enrolled_device_speaks_below_its_own_name_and_the_coordinator_hears_it(fleet):
@@ -104,21 +123,23 @@ def test_a_device_can_neither_speak_nor_listen_as_another(fleet):
         _say(coordinator, _topic("garage", "inbox/receipt"), "private")
         assert coordinator.next().payload == b"private"
         assert garage.next().payload == b"private"
-        assert spy.hears_nothing()
+        _say(coordinator, _topic("spy", "inbox/receipt"), "its own")
+        assert spy.next().payload == b"its own", "the first that it hears"
 
 
 def test_a_client_id_of_another_device_does_not_push_it_off_the_broker(fleet):
     with (
         ears(fleet.coordinator(), "coordinator", _topic("+", "offer")) as coordinator,
         ears(fleet.enrol("victim"), "victim", _topic("victim", "inbox/#")) as victim,
-        ears(fleet.enrol("thief"), "victim", _topic("victim", "inbox/#")) as thief,
+        ears(fleet.enrol("thief"), "victim", _topic("+", "inbox/#")) as thief,
     ):
         _say(thief, _topic("victim", "offer"), "forged")
         _say(victim, _topic("victim", "offer"), "true")
         assert coordinator.next().payload == b"true"
         _say(coordinator, _topic("victim", "inbox/receipt"), "for the victim")
         assert victim.next().payload == b"for the victim"
-        assert thief.hears_nothing()
+        _say(coordinator, _topic("thief", "inbox/receipt"), "its own")
+        assert thief.next().payload == b"its own", "the first that it hears"
         assert "already connected" not in fleet.log("broker").partition("as thief")[2]
 
 
@@ -147,20 +168,49 @@ def _identity(fleet: RunningFleet, authority: Authority, name: str, now: datetim
     return fleet.broker_settings(path)
 
 
-def _is_refused(settings: BrokerSettings, name: str = "somebody") -> bool:
-    link = MqttLink(settings, name, on_message=lambda _message: None)
-    try:
-        link.start(timeout_s=0.7)
-    except BrokerError:
-        return True
-    link.stop()
-    return False
+class Caller:
+    """Calls the broker as a device does, but by hand: an answer is seen, not waited for.
+
+    A second call resumes the TLS session of the first one.
+    """
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self._address = (settings.host, settings.port)
+        self._context = broker_context(settings)
+        self._session: ssl.SSLSession | None = None
+
+    def is_let_in(self) -> bool:
+        """Whether the broker accepts an MQTT connection."""
+        try:
+            with (
+                socket.create_connection(self._address, timeout=_WAIT_S) as raw,
+                self._wrapped(raw) as wire,
+            ):
+                wire.sendall(_CONNECT)
+                answer = wire.recv(len(_ACCEPTED))
+                if isinstance(wire, ssl.SSLSocket):
+                    self._session = wire.session  # with TLS 1.3 it comes after the handshake
+                return answer[:1] == _ACCEPTED[:1] and answer[3:4] == _ACCEPTED[3:4]
+        except (ssl.SSLError, ConnectionError):
+            return False
+
+    def _wrapped(self, raw: socket.socket) -> socket.socket:
+        if self._context is None:
+            return raw
+        return self._context.wrap_socket(
+            raw, server_hostname=self._address[0], session=self._session
+        )
+
+
+def _is_refused(settings: BrokerSettings) -> bool:
+    return not Caller(settings).is_let_in()
 
 
 def test_nobody_without_a_good_certificate_of_this_fleet_gets_in(fleet):
     now = datetime.now(UTC)
     issuing = issuing_authority(fleet.fleet)
-    stranger = Authority.new_root("fedpt root home", now).new_issuing("fedpt issuing home", now)
+    same_name = read_certificate(issuing.certificate_pem).name
+    stranger = Authority.new_root("fedpt root home", now).new_issuing(same_name, now)
     expired = _identity(fleet, issuing, "late", now - timedelta(days=MEMBER_DAYS + 1))
     assert _is_refused(fleet.broker_settings(None)), "no certificate"
     assert _is_refused(expired), "expired"
@@ -185,9 +235,51 @@ def test_a_broker_of_another_fleet_is_not_believed_by_a_device(fleet, tmp_path):
     settings = fleet.enrol("careful")
     (tmp_path / "other.pem").write_bytes(Authority.new_root("other", now).certificate_pem)
     other = settings.model_copy(update={"ca_file": tmp_path / "other.pem"})
-    assert _is_refused(other, "careful")
     elsewhere = settings.model_copy(update={"host": "localhost"})  # a name it is not certified for
-    assert _is_refused(elsewhere, "careful")
+    for doubtful in (other, elsewhere):
+        assert _is_refused(doubtful)
+        link = MqttLink(doubtful, "careful", on_message=lambda _message: None)
+        with pytest.raises(BrokerError):
+            link.start(timeout_s=1)
+
+
+@contextmanager
+def _pretending_to_be_the_broker(certificate: Path, key: Path) -> Iterator[int]:
+    """Somebody in the network who lets one caller in; the port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            caller, _ = listener.accept()
+            with suppress(OSError), context.wrap_socket(caller, server_side=True) as wire:
+                wire.recv(len(_CONNECT))
+                wire.sendall(_ACCEPTED)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(_WAIT_S)
+
+
+def test_a_certificate_is_good_for_its_own_purpose_only(fleet):
+    """A device's certificate makes no broker, even with the broker's address in it."""
+    settings = fleet.enrol("buyer")
+    key, path = new_key(), fleet.folder / "pretender.pem"
+    certificate = issuing_authority(fleet.fleet).issue(
+        own_request("pretender", key), "device", datetime.now(UTC), hosts=["127.0.0.1"]
+    )
+    path.write_bytes(private_key_to_pem(key) + certificate)
+    broker = fleet.fleet.server / "mosquitto" / "broker.pem"
+    for server, is_let_in in ((broker, True), (path, False)):
+        its_key = server.with_suffix(".key") if server == broker else server
+        with _pretending_to_be_the_broker(server, its_key) as port:
+            caller = Caller(settings.model_copy(update={"port": port}))
+            assert caller.is_let_in() is is_let_in
+    as_client = fleet.broker_settings(broker).model_copy(
+        update={"key_file": broker.with_suffix(".key")}
+    )
+    assert _is_refused(as_client)
 
 
 def test_a_removed_device_is_cut_off_while_it_is_connected_and_does_not_come_back(fleet):
@@ -198,9 +290,9 @@ def test_a_removed_device_is_cut_off_while_it_is_connected_and_does_not_come_bac
     ):
         _say(lost, _topic("lost", "offer"), "before")
         assert coordinator.next().payload == b"before"
-        saved = SavedSession(settings)
-        key = fleet.fleet.signing_key("operator", PASSPHRASE)
-        reply = call_service(fleet.fleet, key, "remove", name="lost")
+        saved = Caller(settings)
+        assert saved.is_let_in()
+        reply = call_service(fleet.fleet, fleet.operator_key(), "remove", name="lost")
         assert "removed" in {one.state for one in reply.members if one.name == "lost"}
         fleet.reload_broker()
         _say(lost, _topic("lost", "offer"), "after")
@@ -208,35 +300,8 @@ def test_a_removed_device_is_cut_off_while_it_is_connected_and_does_not_come_bac
         _say(coordinator, "fedpt/v1/home/coordinator/round", "for all")
         assert lost.hears_nothing()
         assert coordinator.next().topic == _topic("lost", "inbox/receipt")  # its own, not "after"
-    assert _is_refused(settings, "lost")
-    assert not saved.connects(), "resuming a TLS session does not skip the look at the certificate"
-
-
-class SavedSession:
-    """A TLS session that a device has kept, to resume it without showing its certificate again."""
-
-    def __init__(self, settings: BrokerSettings) -> None:
-        self._address = (settings.host, settings.port)
-        self._context = ssl.create_default_context(cafile=settings.ca_file)
-        self._context.load_cert_chain(settings.certificate_file)
-        self._session: ssl.SSLSession | None = None
-        assert self.connects()
-
-    def connects(self) -> bool:
-        """Whether the broker accepts an MQTT connection in this session."""
-        try:
-            with (
-                socket.create_connection(self._address) as raw,
-                self._context.wrap_socket(
-                    raw, server_hostname="127.0.0.1", session=self._session
-                ) as tls,
-            ):
-                tls.sendall(_CONNECT)
-                is_accepted = tls.recv(4)[:1] == _CONNECT_ACCEPTED
-                self._session = tls.session  # with TLS 1.3 it comes after the handshake
-                return is_accepted
-        except OSError:
-            return False
+    assert _is_refused(settings)
+    assert not saved.is_let_in(), "resuming a TLS session does not skip the look at the certificate"
 
 
 def test_a_token_works_once_and_the_second_board_is_told(fleet, tmp_path):
@@ -266,6 +331,109 @@ def test_an_expired_token_or_none_is_one_clear_line(fleet):
         ensure_identity(settings)
 
 
+def _foreign_token(name: str) -> str:
+    """One as another fleet of the same name makes it."""
+    now = time.time()
+    claims = TokenClaims(
+        federation="home", name=name, board="rpi5", nonce="0" * 32,
+        issued_unix_s=now, expires_unix_s=now + 3600,
+    )  # fmt: skip
+    return make_token(claims, SigningKey.generate())
+
+
+def _with_a_bit_changed(token: str) -> str:
+    raw = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    raw[len(raw) // 2] ^= 1
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def test_a_token_for_another_name_of_another_fleet_or_changed_is_refused(fleet):
+    settings = fleet.device_settings("wishful")
+    for token, says in (
+        (fleet.token("somebody"), "a token for 'somebody' with a request for 'wishful'"),
+        (_foreign_token("wishful"), "not a token of this fleet's operator"),
+        (_with_a_bit_changed(fleet.token("wishful")), "not a token of this fleet's operator"),
+    ):
+        settings.enrolment.token_file.write_text(token)
+        with pytest.raises(EnrolmentError, match=says):
+            ensure_identity(settings)
+        assert not settings.broker.certificate_file.exists()
+
+
+def test_a_lost_card_opens_nothing_after_a_newer_token_was_used_or_its_name_was_removed(fleet):
+    for name in ("replaced", "absent"):
+        lost = fleet.token(name)
+        if name == "replaced":
+            fleet.enrol(name)
+        else:
+            call_service(fleet.fleet, fleet.operator_key(), "remove", name=name)
+        settings = fleet.device_settings(name)
+        settings.broker.certificate_file.unlink(missing_ok=True)
+        settings.enrolment.token_file.write_text(lost)
+        with pytest.raises(EnrolmentError, match=r"a newer token for|was removed after this token"):
+            ensure_identity(settings)
+
+
+def test_a_removed_board_comes_back_by_a_new_token_and_a_used_one_changes_nothing(fleet):
+    settings = fleet.device_settings("prodigal")
+    fleet.enrol("prodigal")
+    call_service(fleet.fleet, fleet.operator_key(), "remove", name="prodigal")
+    fleet.reload_broker()
+    assert _is_refused(settings.broker)
+    token = fleet.token("prodigal")
+    for _ in range(2):
+        settings.enrolment.token_file.write_text(token)
+        ensure_identity(settings)
+        fleet.reload_broker()
+        assert not _is_refused(settings.broker)
+
+
+def test_a_new_issuing_authority_lets_in_nobody_of_the_old_one(tmp_path):
+    with RunningFleet(tmp_path) as fleet:
+        before = fleet.enrol("kitchen")
+        assert not _is_refused(before)
+        rotate_authority(fleet.fleet, PASSPHRASE)
+        fleet.restart()
+        assert _is_refused(before)
+        assert not _is_refused(fleet.coordinator())
+        fleet.device_settings("kitchen").enrolment.token_file.write_text(fleet.token("kitchen"))
+        ensure_identity(fleet.device_settings("kitchen"))
+        assert not _is_refused(before)
+
+
+def test_a_stolen_certificate_without_its_key_is_not_renewed(fleet, tmp_path):
+    victim = fleet.enrol("robbed").certificate_file
+    theirs = Identity(victim, "robbed").renewal_request()
+    wish = Identity(tmp_path / "thief.pem", "robbed").enrolment_request("-").request
+    stolen = msgspec.structs.replace(theirs, request=wish)
+    url = f"https://127.0.0.1:{fleet.fleet.record.enrolment_port}/renew"
+    with pytest.raises(EnrolmentError, match="not signed by the certificate's holder"):
+        call(url, stolen, CertificateReply, ca_file=fleet.broker_settings(None).ca_file)
+
+
+def test_the_operators_old_statement_is_worth_nothing(fleet):
+    url = f"https://127.0.0.1:{fleet.fleet.record.enrolment_port}/operator"
+    authority = fleet.broker_settings(None).ca_file
+
+    def say(statement):
+        return call(url, statement, OperatorReply, ca_file=authority)
+
+    def removal(age_s):
+        statement = Statement(action="remove", name="again", at_unix_s=time.time() - age_s)
+        return sign_statement(statement, fleet.operator_key())
+
+    fleet.enrol("again").certificate_file.unlink()
+    with pytest.raises(EnrolmentError, match="made 301 s ago"):
+        say(removal(301))
+    overheard = removal(0)
+    say(overheard)
+    settings = fleet.enrol("again")
+    with pytest.raises(EnrolmentError, match="was enrolled after this statement was made"):
+        say(overheard)
+    fleet.reload_broker()
+    assert not _is_refused(settings)
+
+
 def test_a_certificate_is_renewed_over_https_and_the_connection_uses_it(fleet, monkeypatch):
     settings = fleet.device_settings("steady")
     settings.enrolment.token_file.write_text(fleet.token("steady"))
@@ -277,7 +445,7 @@ def test_a_certificate_is_renewed_over_https_and_the_connection_uses_it(fleet, m
         monkeypatch.setattr("fedpt.certificates._RENEW_WHEN_LEFT", 1.1)
         assert keeper.renew_if_due() is True
     assert settings.broker.certificate_file.read_bytes() != before
-    assert not _is_refused(settings.broker, "steady")
+    assert not _is_refused(settings.broker)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import pytest
 
 from deploy.fleet.release import make_release
 from edge_runtime.updates.release_store import ReleaseStore
-from tests.fakes.releases import KEY, OTHER_KEY, trust
+from fedpt.release_folder import write_signed
+from fedpt.releases import ReleaseFile, SignedManifest
+from tests.fakes.releases import KEY, OTHER_KEY, put_complete, signed, trust
 from tests.fakes.tiny_federation import TinyFederation
 
 pytestmark = [pytest.mark.llama, pytest.mark.slow]
@@ -78,6 +80,53 @@ def test_a_release_comes_over_http_too(config: Path, tmp_path: Path) -> None:
     assert (shelf.current, shelf.candidate) == (release.name, "")
     assert missing.returncode == 1
     assert "cannot fetch the release's manifest" in missing.stderr
+
+
+def _climbing() -> SignedManifest:
+    """What no honest tool signs: a file outside of the release's folder."""
+    content = signed("model", 9).content.replace(b'"file"', b'"../small.gguf"')
+    return SignedManifest(content, KEY.sign(content, purpose="release"))
+
+
+def _forged() -> SignedManifest:
+    honest = signed("model", 9)
+    return SignedManifest(
+        honest.content.replace(b'"counter": 9', b'"counter": 10'), honest.signature
+    )
+
+
+HUGE = [ReleaseFile(path="model.gguf", sha256="0" * 64, size_bytes=2**50)]
+
+
+@pytest.mark.parametrize(
+    ("release", "why"),
+    [
+        (_forged(), "a release with a wrong signature"),
+        (signed("model", 4), "with counter 4; this device has already seen 5"),
+        (signed("model", 9, expires_unix_s=1.0), "that expired"),
+        (_climbing(), "a file that may not be: '../small.gguf'"),
+        (signed("model", 9, files=HUGE), "free some space"),
+    ],
+    ids=["signature", "counter", "expiry", "path", "space"],
+)
+def test_a_bad_release_is_one_line_and_changes_nothing(
+    config: Path, tmp_path: Path, release: SignedManifest, why: str
+) -> None:
+    store = ReleaseStore(tmp_path / "installed")
+    store.switch("model", put_complete(store, "model", 5), starts=3)
+    write_signed(tmp_path / "stick", release)
+    before = _content_of(tmp_path / "installed")
+    result = _fedpt("install", tmp_path / "stick", "--config", config)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("fedpt: ")
+    assert result.stderr.count("\n") == 1
+    assert why in result.stderr
+    assert _content_of(tmp_path / "installed") == before
+    assert (tmp_path / "small.gguf").read_bytes().startswith(b"GGUF")
+
+
+def _content_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_what_must_not_be_installed_is_refused_in_one_line(config: Path, tmp_path: Path) -> None:

@@ -57,10 +57,10 @@ def _complaints(root: Path) -> str:
 
 
 def test_systemd_has_nothing_to_say_about_any_unit(root: Path) -> None:
-    limits = root / "etc/systemd/system/fedpt-device.service.d/board.conf"
-    # older systemd than the board's may judge here
-    known = [line for line in limits.read_text().splitlines() if not line.startswith("Restart")]
-    limits.write_text("\n".join(known))
+    for drop_in in (root / "etc/systemd/system").glob("fedpt-*.service.d/*.conf"):
+        # systemd older than the board's or the server's may judge here
+        lines = drop_in.read_text().splitlines()
+        drop_in.write_text("\n".join(line for line in lines if not line.startswith("Restart")))
     assert _complaints(root) == ""
 
 
@@ -84,6 +84,13 @@ def test_every_daemon_is_watched_and_never_given_up(unit: Path) -> None:
     assert {"Restart=always", "StartLimitIntervalSec=0"} <= lines
     assert {"WatchdogSec=60", "WatchdogSec=300"} & lines
     assert not {"User=root", "User="} & lines
+
+
+def test_waits_between_restarts_grow_on_servers_as_on_boards() -> None:
+    drop_in = DEPLOY / "server" / "systemd" / "fedpt-.service.d" / "back-off.conf"
+    grows = {line for line in BOARDS[0].limits.splitlines() if line.startswith("Restart")}
+    assert grows == {"RestartSteps=6", "RestartMaxDelaySec=300"}
+    assert grows < set(drop_in.read_text().splitlines())
 
 
 def test_only_the_enrolment_service_can_read_the_authoritys_key() -> None:

@@ -160,6 +160,27 @@ def test_the_kernels_own_driver_reads_the_same_files(
     assert found.items() >= _bundle_of(fleet).items()
 
 
+@pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="e2fsprogs is not installed")
+def test_a_real_root_file_system_behind_the_boot_partition_stays_sound(
+    run_flash: RunFlash, pi_bytes: bytes, fleet: Path, tmp_path: Path
+) -> None:
+    system, root = tmp_path / "system", tmp_path / "root.ext4"
+    system.mkdir()
+    (system / "hostname").write_text("raspberrypi\n")
+    subprocess.run(["mkfs.ext4", "-q", "-d", system, root, "8M"], check=True, capture_output=True)
+    parts = [Part(4 * MIB, pi_bytes[4 * MIB : 12 * MIB])]
+    parts.append(Part(12 * MIB, root.read_bytes(), kind=0x83))
+    image = tmp_path / "raspios.img"
+    image.write_bytes(make_mbr_image(parts, size=20 * MIB))
+    assert _flash(run_flash, image, fleet).code == 0
+    made = (fleet / "devices/kitchen/kitchen.img").read_bytes()[12 * MIB :]
+    assert made == root.read_bytes()
+    root.write_bytes(made)
+    subprocess.run(["e2fsck", "-fn", root], check=True, capture_output=True)
+    read = subprocess.run(["debugfs", "-R", "cat /hostname", root], check=True, capture_output=True)
+    assert read.stdout == b"raspberrypi\n"
+
+
 @pytest.mark.parametrize("kind", ["xz", "gz", "zst", "zip"])
 def test_a_compressed_image_gives_the_same_result(
     run_flash: RunFlash, pi_bytes: bytes, fleet: Path, *, tmp_path: Path, kind: str

@@ -3,6 +3,7 @@
 import time
 import tomllib
 
+import msgspec
 import pytest
 
 from deploy.fleet.adding import (
@@ -16,7 +17,7 @@ from deploy.fleet.boards import find_board
 from edge_runtime.settings import DeviceSettings
 from fedpt.certificates import read_certificate
 from fedpt.enrolment import read_token
-from fedpt.errors import FleetError
+from fedpt.errors import FleetError, UsageError
 from tests.unit.deploy.fleet.conftest import PASSPHRASE
 
 
@@ -43,6 +44,13 @@ def test_a_ready_key_remembers_its_serial_so_that_it_can_be_revoked(fleet):
     assert (facts.name, facts.role) == ("kitchen", "device")
     assert made.record.serials == [str(facts.serial)]
     assert made.record.token_expires_unix_s is None
+
+
+def test_a_removed_name_gets_no_ready_key_for_the_broker_would_refuse_it(fleet):
+    removed = ready_credentials(fleet, "kitchen", "rpi5").record
+    fleet.write_device(msgspec.structs.replace(removed, is_removed=True))
+    with pytest.raises(UsageError, match="only a token brings it back"):
+        ready_credentials(fleet, "kitchen", "rpi5")
 
 
 def test_a_worker_gets_its_files_and_the_server_knows_its_name(fleet):

@@ -120,3 +120,10 @@ def test_the_fleet_is_read_back(fleet):
     assert again.record == fleet.record
     text = (fleet.server / "coordinator" / "coordinator.toml").read_text()
     assert tomllib.loads(text)["federation"] == "home"
+
+
+def test_names_as_long_as_they_may_be_make_a_fleet(tmp_path):
+    record = new_record("f" * 63, ["2001:db8::7"], broker_port=1, enrolment_port=8884)
+    fleet = create_fleet(tmp_path / "fleet", record, PASSPHRASE, ServerPlaces())
+    assert read_certificate(fleet.read("authority/root-ca.pem")).name.startswith("fedpt root fff")
+    assert fleet.record.enrolment_url == "https://[2001:db8::7]:8884"

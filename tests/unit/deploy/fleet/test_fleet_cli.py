@@ -45,6 +45,11 @@ def test_init_list_and_add_as_far_as_they_go_without_a_server(run, tmp_path):
     assert "fedpt coordinator worker" in worker.stdout
     rows = json.loads(run("list", "--offline", "--json").stdout)
     assert [(row["name"], row["state"]) for row in rows] == [("worker-2", "ready key")]
+    assert "copy fleet/devices/worker-2/worker to the machine" in run("rotate", "services").stdout
+    assert "every board needs a new token" in run("rotate", "authority").stdout
+    assert "copy fleet/server to the server" in run("rotate", "adapter").stdout
+    refused = run("rotate", "release", code=1, passphrase="wrong horse")
+    assert refused.stderr.count("\n") == 1
     gone = run("remove", "worker-2", code=1)
     assert "no answer from the enrolment service" in gone.stderr
     rows = json.loads(run("list", "--offline", "--json").stdout)
@@ -54,6 +59,8 @@ def test_init_list_and_add_as_far_as_they_go_without_a_server(run, tmp_path):
 @pytest.mark.slow
 def test_what_cannot_work_is_one_line(run, tmp_path):
     assert "name the server: --host" in run("init", code=2).stderr
+    for host in ("hüb.local", "hub local", "hub:8883", ""):
+        assert "not a server's name or address" in run("init", "--host", host, code=2).stderr
     short = run("init", "--host", "h", code=2, passphrase="short")
     assert "a passphrase of 5 characters; 8 at least" in short.stderr
     asked = run("init", "--host", "h", code=2, passphrase="")

@@ -1,11 +1,14 @@
 """Rotation: boards learn of a new key by a release that the old key signed."""
 
+from datetime import UTC, datetime
+
 import msgspec
 import pytest
 
-from deploy.fleet.rotating import rotate_services, rotate_signing_key
+from deploy.fleet.adding import issuing_authority, ready_credentials, write_worker
+from deploy.fleet.rotating import rotate_authority, rotate_services, rotate_signing_key
 from fedpt.certificates import read_certificate
-from fedpt.errors import ReleaseError
+from fedpt.errors import EnrolmentError, FleetError, ReleaseError
 from fedpt.releases import SignedManifest, Trust, verify_manifest
 from fedpt.signing import Signature
 from tests.unit.deploy.fleet.conftest import PASSPHRASE
@@ -65,3 +68,32 @@ def test_services_get_new_keys_and_certificates(fleet):
     before = read_certificate(fleet.read(path)).serial
     rotate_services(fleet)
     assert read_certificate(fleet.read(path)).serial != before
+
+
+def test_workers_on_other_machines_are_renewed_and_a_removal_still_knows_all_their_certificates(
+    fleet,
+):
+    added = ready_credentials(fleet, "worker-2", "worker")
+    write_worker(fleet, added)
+    fleet.write_device(added.record)
+    (folder,) = rotate_services(fleet)
+    renewed = read_certificate((folder / "worker-2.pem").read_bytes())
+    assert fleet.device("worker-2").serials == [*added.record.serials, str(renewed.serial)]
+    fleet.write_device(msgspec.structs.replace(fleet.device("worker-2"), is_removed=True))
+    assert rotate_services(fleet) == []
+
+
+def test_a_new_authority_vouches_for_nobody_whom_the_old_one_let_in(fleet):
+    root = fleet.read("authority/root-ca.pem")
+    old = ready_credentials(fleet, "kitchen", "rpi5").identity[0]
+    rotate_authority(fleet, PASSPHRASE)
+    now = datetime.now(UTC)
+    with pytest.raises(EnrolmentError, match="issued by somebody else"):
+        issuing_authority(fleet).require_issued(old, now)
+    broker = fleet.read("server/mosquitto/broker.pem")
+    assert issuing_authority(fleet).require_issued(broker, now).name == "broker"
+    trusted = root + issuing_authority(fleet).certificate_pem
+    assert fleet.read("server/mosquitto/ca.pem") == trusted
+    with pytest.raises(FleetError):
+        rotate_authority(fleet, "wrong horse")
+    assert fleet.read("server/mosquitto/ca.pem") == trusted, "nothing changed"

@@ -17,6 +17,7 @@ def test_script_steps_and_units_lie_beside_the_fleets_own_files(tmp_path: Path) 
         "systemd/fedpt-enrolment.service",
         "systemd/fedpt-broker-reload.path",
         "systemd/fedpt-broker-reload.service",
+        "systemd/fedpt-.service.d/back-off.conf",
         "systemd/mosquitto.service.d/fedpt.conf",
     }
 
