@@ -82,7 +82,7 @@ class Children:
         path = self._settings.state_dir / "worker.json"
         write_bytes(path, self._settings.model_dump_json().encode())
         worker.process = ChildProcess(
-            "coordinator.logit_worker",
+            "coordinator.worker",
             [str(path)],
             on_line=lambda _line: None,
             on_end=lambda code, errors: (_logger.warning if code else _logger.info)(

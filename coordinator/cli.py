@@ -94,8 +94,8 @@ def worker(
     Start as many as you like, on any machine; with TLS each has a certificate of its own:
     FEDPT_COORDINATOR_WORKER__CERTIFICATE_FILE and FEDPT_COORDINATOR_WORKER__KEY_FILE.
     """
-    from coordinator.logit_worker import run_until_signal
     from coordinator.settings import ENVIRONMENT_PREFIX, CoordinatorSettings
+    from coordinator.worker.__main__ import run_until_signal
     from fedpt.drivers.service_manager import ServiceManager
     from fedpt.log_setup import configure
     from fedpt.settings import load

@@ -206,6 +206,7 @@ def _ask_worker(settings: CoordinatorSettings) -> float | None:
     from fedpt.ids import DeviceId, FederationId
     from fedpt.wire.codec import encode
     from fedpt.wire.messages import LogitRequest
+    from fedpt.wire.token_format import tokens_to_bytes
     from fedpt.wire.topics import Topics
 
     name = DeviceId(f"doctor-{uuid4().hex[:12]}")
@@ -214,7 +215,9 @@ def _ask_worker(settings: CoordinatorSettings) -> float | None:
     link = MqttLink(settings.broker, name, on_message=replies.put)
     link.subscribe(topics.inbox(name, "logits"), qos=0)
     link.start(timeout_s=_ANSWER_S)
-    request = LogitRequest(request=1, session="doctor", position=0, tokens=[0])
+    request = LogitRequest(
+        request=1, session=b"a doctor", position=0, tokens=tokens_to_bytes([0]), rows=1, largest=1
+    )
     began = time.monotonic()
     try:
         link.publish(Publication(topics.device(name, "logits"), encode(request), qos=0))

@@ -1,7 +1,9 @@
 """What an operator can set on the coordinator."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -50,11 +52,109 @@ class EvaluationSettings(Settings):
     )
 
 
+class BackEndSettings(Settings):
+    """What a worker asks for the large model's logits; rounds use llama.cpp in any case."""
+
+    kind: Literal["llama.cpp", "transformers", "vllm", "llama-server", "openai"] = Field(
+        "llama.cpp", description="llama.cpp: the GGUF file of the setting 'large', in this process"
+    )
+    path: Path | None = Field(None, description="transformers: the model's folder")
+    device_map: str = Field("cpu", min_length=1, description="transformers: where its layers are")
+    url: str | None = Field(None, description="the server's address, such as http://gpu:8000")
+    model: str | None = Field(None, min_length=1, description="what the server calls the model")
+    tokenizer: Path | None = Field(
+        None, description="folder with the server's tokenizer.json, to compare the vocabularies"
+    )
+    api_key_file: Path | None = Field(None, description="file that holds the server's key")
+    top: int = Field(
+        20, ge=1, le=4096, description="log-probabilities a row that the server is asked for"
+    )
+    timeout_s: float = Field(
+        10.0, gt=0, le=25, description="wait for the server, repeated attempts included, s"
+    )
+    drafts: Literal["prompts", "prompt_logprobs"] = Field(
+        "prompts",
+        description="vllm: score drafts as one prompt a position, which uses its prefix cache, or"
+        " by its prompt_logprobs, which reads the whole text again",
+    )
+    token_prompts: bool = Field(
+        False, description="openai: send token ids, which not all such servers take, not text"
+    )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a server has the model, which tells a part of each row."""
+        return self.kind in _NEEDS_OF_SERVERS
+
+    @model_validator(mode="after")
+    def _require_what_it_needs(self) -> Self:
+        if faults := list(self._faults()):
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _faults(self) -> Iterator[str]:
+        needs = _NEEDS_OF_SERVERS.get(self.kind, ("path",) if self.kind == "transformers" else ())
+        for name in needs:
+            if getattr(self, name) is None:
+                yield f"kind = {self.kind!r} needs {name}"
+        allowed = {"kind", "timeout_s", *needs, *_ALLOWED.get(self.kind, ())}
+        for name in sorted(self.model_fields_set - allowed):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                yield f"{name} does nothing with kind = {self.kind!r}"
+        if self.kind == "openai" and self.top > _OPENAI_MOST:
+            yield f"top = {self.top}: kind = 'openai' tells {_OPENAI_MOST} at most"
+        if self.url is not None and (fault := _fault_of_url(self.url)):
+            yield fault
+
+
+_NEEDS_OF_SERVERS: Final = {
+    "vllm": ("url", "model"),
+    "llama-server": ("url",),
+    "openai": ("url", "model"),
+}
+_OF_SERVERS: Final = ("url", "api_key_file", "top", "tokenizer")
+_ALLOWED: Final = {
+    "transformers": ("device_map",),
+    "vllm": (*_OF_SERVERS, "drafts"),
+    "llama-server": (*_OF_SERVERS, "model"),
+    "openai": (*_OF_SERVERS, "token_prompts"),
+}
+_OPENAI_MOST: Final = 20
+
+
+def _fault_of_url(url: str) -> str | None:
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        return "url: no user name or password in it; put the key into a file, api_key_file"
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return f"url = {url!r}: an address such as http://gpu:8000 was expected"
+    return None
+
+
 class WorkerSettings(Settings):
     """The processes that answer logit requests with the large model."""
 
     sessions: int = Field(8, ge=1, le=64, description="conversations kept at a time")
+    sessions_per_device: int = Field(
+        4, ge=1, le=64, description="conversations of one device kept at a time"
+    )
     context_tokens: int = Field(4096, ge=64, description="tokens kept, all conversations together")
+    steers_answers: bool = Field(
+        True,
+        description="steer whole answers for devices with the federation's adapter, which then get"
+        " tokens instead of logits; takes the small model too, and whole rows of the large one's",
+    )
+    largest_logits: int = Field(1024, ge=1, description="logits a row for a device, at most")
+    candidate_logits: int = Field(
+        1024, ge=0, description="logits a row of a device's own candidates, at most"
+    )
+    whole_rows: bool = Field(
+        True, description="give whole rows where few logits leave a doubt; false: never"
+    )
+    rows_per_s: float = Field(200.0, gt=0, description="rows a device, in the long run, 1/s")
+    burst_rows: float = Field(2000.0, ge=64, description="rows a device at once")
+    waiting: int = Field(256, ge=1, description="requests that wait, of all devices")
+    waiting_per_device: int = Field(4, ge=1, description="requests that wait, of one device")
     processes: int = Field(
         1, ge=0, le=16, description="workers that the coordinator starts; 0: they run elsewhere"
     )
@@ -63,6 +163,9 @@ class WorkerSettings(Settings):
     )
     certificate_file: Path | None = Field(None, description="the worker's own certificate, for TLS")
     key_file: Path | None = Field(None, description="the worker's certificate's key, for TLS")
+    large: BackEndSettings = Field(
+        BackEndSettings(), description="where the large model's logits come from"
+    )
 
     @model_validator(mode="after")
     def _require_partners(self) -> Self:
@@ -89,7 +192,10 @@ class CoordinatorSettings(Settings):
     federation: Name = Field("home", description="name of the federation")
     state_dir: Path = Field(description="folder for journal, adapters and jobs")
     small: Path = Field(description="the small model, a GGUF file: the very one the devices have")
-    large: Path = Field(description="the large model, a GGUF file with the same vocabulary")
+    large: Path = Field(
+        description="the large model, a GGUF file with the same vocabulary; rounds need it whatever"
+        " the workers use"
+    )
     evaluation: Path = Field(description="examples that no device has, JSONL")
     public: Path = Field(description="public prompts for distillation, JSONL")
     embedded_broker: bool = Field(

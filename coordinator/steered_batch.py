@@ -12,8 +12,10 @@ from typing import Final, Self
 import numpy as np
 
 from fedpt.chat import EncodedExample
-from fedpt.drivers.llama import LlamaContext, LlamaModel, Run, common_prefix
+from fedpt.drivers.llama import LlamaContext, LlamaModel
+from fedpt.drivers.llama_runs import Run
 from fedpt.proxy_tuning import Coefficients, Logits, Rows, steer_logits
+from fedpt.token_texts import common_prefix
 from fedpt.vocabulary import require_same_vocabulary
 
 BATCH_TEXTS: Final = 24

@@ -1,67 +1,78 @@
 """The on-device assistant: a question in, an answer out in pieces, with what it was made of.
 
 Expert and antiexpert are one GGUF in memory with two contexts. Which adapter the expert uses can be
-switched at any time; a running answer keeps the one that it began with.
+switched at any time; a running answer keeps the one that it began with. Their caches keep the last
+conversation, so that the next turn costs its new tokens only.
 """
 
-import codecs
+import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
-from edge_runtime.generation import Fallback, LargeModel, Steering, Token, generate
+from edge_runtime.answer_writer import AnswerWriter
+from edge_runtime.consent import choose_mode
+from edge_runtime.prompt_cache import Conversation, PromptCache
+from edge_runtime.question import (
+    AnswerSummary,
+    Notice,
+    Piece,
+    Question,
+    Steps,
+)
 from edge_runtime.settings import AssistantSettings
-from fedpt.chat import encode_prompt
-from fedpt.drivers.llama import CachedSequence, LlamaContext, LlamaModel
-from fedpt.errors import UsageError
+from edge_runtime.steering import (
+    AnswerPlan,
+    LargeAccess,
+    Traffic,
+    WorkerFirst,
+    WorkerSteerer,
+    steps_of,
+    where_to_steer,
+)
+from fedpt.chat import ChatMessage, encode_messages, with_begin
+from fedpt.decoding.answer import Patience, Step, decode
+from fedpt.decoding.draft_and_verify import DraftAndVerify, Settings
+from fedpt.decoding.drafting import Rules
+from fedpt.drivers.llama import LlamaContext, LlamaModel
+from fedpt.drivers.llama_grammar import GrammarConstraint
+from fedpt.errors import LongQuestionError, UsageError
 from fedpt.proxy_tuning import PLAIN, Coefficients
-
-Mode = Literal["local", "steered"]
 
 _SWITCH_WAIT_S: Final = 10.0
 """A running answer may take minutes; whoever switches has other things to do meanwhile."""
 
 
-class AnswerSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer was made of; comes after its last piece."""
-
-    mode: Mode
-    text: str
-    tokens: int
-    steered_tokens: int
-    fallback: str
-    """Why the large model was not asked to the end; empty if it was, or was not to be."""
-    ended: Literal["complete", "length"]
-    adapter: str
-    """The expert's adapter; empty for the small model as it was pre-trained."""
-    coefficients: Coefficients | None
-    """(alpha, beta, gamma) of a steered answer."""
-    prompt_tokens: int
-    first_token_s: float
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What someone asks, and how it may be answered."""
-
-    text: str
-    mode: Mode
-    max_tokens: int | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Expert:
-    """A context with its adapter."""
+    """A context with its adapter, and what it remembers."""
 
     adapter: str
+    is_personal: bool
     context: LlamaContext
-    sequence: CachedSequence
+    cache: PromptCache
+
+
+@dataclass(frozen=True, slots=True)
+class _Steering:
+    """What steers one answer."""
+
+    steerer: WorkerSteerer
+    coefficients: Coefficients
+    traffic: Traffic
+    """Of the whole assistant."""
+    traffic_before: Traffic
+
+    def steps(self) -> Steps:
+        """What it took."""
+        traffic = self.traffic.since(self.traffic_before)
+        where = self.steerer.where if isinstance(self.steerer, WorkerFirst) else "logits"
+        return steps_of(where, self.steerer.tally, traffic)
 
 
 class Assistant:
@@ -72,29 +83,38 @@ class Assistant:
         model: LlamaModel,
         settings: AssistantSettings,
         *,
-        make_large: Callable[[], LargeModel] | None = None,
+        large: LargeAccess | None = None,
     ) -> None:
         """Make it; it starts as the small model without an adapter.
 
         Args:
             model: The small model.
             settings: Lengths, threads, system prompt.
-            make_large: A new conversation with the large model; None: there is no large model.
+            large: The way to the large model; None: there is no large model.
         """
         self._model = model
         self._settings = settings
-        self._make_large = make_large
+        self._large = large
         self._lock = threading.Lock()
         self._step_since: float | None = None
         self.coefficients: Coefficients = PLAIN
         self._antiexpert = self._new_context(None)
-        self._antiexpert_sequence = CachedSequence(self._antiexpert)
-        self._expert = self._new_expert("", None)
+        self._expert = self._new_expert("", None, is_personal=False)
 
     @property
     def adapter(self) -> str:
         """The id of the adapter that answers; empty before the first."""
         return self._expert.adapter
+
+    @property
+    def chat_template(self) -> str:
+        """The small model's; empty if it has none."""
+        return self._model.chat_template
+
+    @property
+    def has_large(self) -> bool:
+        """Whether there is a large model to ask, at least in principle."""
+        return self._large is not None
 
     @property
     def is_answering(self) -> bool:
@@ -107,8 +127,13 @@ class Assistant:
         since = self._step_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def switch(self, adapter: str, path: Path) -> bool:
+    def switch(self, adapter: str, path: Path, *, is_personal: bool = False) -> bool:
         """Answer with another adapter from the next question on.
+
+        Args:
+            adapter: Its id.
+            path: Its GGUF.
+            is_personal: Whether it is this board's own, which no worker has.
 
         Returns:
             False: an answer runs and takes long; try again later.
@@ -119,21 +144,47 @@ class Assistant:
         if not self._lock.acquire(timeout=_SWITCH_WAIT_S):
             return False
         try:
-            old, self._expert = self._expert, self._new_expert(adapter, path)
+            new = self._new_expert(adapter, path, is_personal=is_personal)
+            old, self._expert = self._expert, new
             old.context.close()
         finally:
             self._lock.release()
         return True
 
-    def answer(self, question: Question) -> Iterator[str | AnswerSummary]:
-        """Answer, piece by piece; the last item is the summary.
+    def answer(self, question: Question) -> Iterator[Piece | Notice | AnswerSummary]:
+        """Answer, piece by piece; the last item is the summary. Closing it stops the work.
 
         Raises:
-            UsageError: The question is empty or does not fit into the context.
+            UsageError: The question is empty, does not fit into the context, or its grammar is
+                none.
         """
-        prompt = self._encode(question)
+        prompt = self.encode(question)
+        constraint = (
+            GrammarConstraint.of_gbnf(self._model, question.grammar) if question.grammar else None
+        )
+        room = self._settings.context_tokens - len(prompt)
+        rules = Rules(
+            self._model.is_end,
+            min(question.max_tokens or self._settings.answer_tokens, room),
+            _with_seed(question).sampling,
+            constraint,
+        )
         with self._lock:
-            yield from self._answer(question, prompt)
+            yield from self._answer(question, prompt, rules)
+
+    def encode(self, question: Question) -> tuple[int, ...]:
+        """The tokens after which the answer begins.
+
+        Raises:
+            UsageError: The question is empty or does not fit into the context: never cut silently.
+        """
+        prompt = self._encoded(question)
+        if len(prompt) >= self._settings.context_tokens:
+            raise LongQuestionError(
+                f"the question is {len(prompt)} tokens; the context holds"
+                f" {self._settings.context_tokens}: shorten it or raise context_tokens"
+            )
+        return prompt
 
     def close(self) -> None:
         """Free the contexts; the model stays."""
@@ -141,51 +192,44 @@ class Assistant:
             self._expert.context.close()
             self._antiexpert.close()
 
-    def _answer(self, question: Question, prompt: tuple[int, ...]) -> Iterator[str | AnswerSummary]:
-        expert, steering, fallback = self._expert, self._steering(question), ""
-        if question.mode == "steered" and steering is None:
-            fallback = "this assistant has no large model to ask"
-        room = self._settings.context_tokens - len(prompt)
-        limit = min(question.max_tokens or self._settings.answer_tokens, room)
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        started, first_token_s, count, steered, text, ended = time.monotonic(), 0.0, 0, 0, "", False
-        steps = generate(
-            prompt,
-            expert=expert.sequence,
-            steering=steering,
-            is_end=self._model.is_end,
-            max_tokens=limit,
+    def _answer(
+        self, question: Question, prompt: tuple[int, ...], rules: Rules
+    ) -> Iterator[Piece | Notice | AnswerSummary]:
+        expert, writer = self._expert, AnswerWriter(self._model, question, clock=time.monotonic)
+        mode, writer.fallback = choose_mode(
+            self._settings.share_questions, question.mode, has_large=self.has_large
         )
-        for step in self._timed(steps):
-            if isinstance(step, Fallback):
-                fallback = step.reason
-                continue
-            first_token_s = first_token_s or time.monotonic() - started
-            ended = step.is_end
-            if not ended:
-                count += 1
-                steered += step.is_steered
-                piece = decoder.decode(self._model.piece(step.id))
-                text += piece
-                yield piece
-        if rest := decoder.decode(b"", final=True):  # cut off in the middle of a character
-            text += rest
-            yield rest
+        conversation, cached = expert.cache.pick(prompt)
+        steering = (
+            self._steering(question, len(prompt), rules, conversation)
+            if mode == "steered"
+            else None
+        )
+        steps = decode(
+            prompt,
+            expert=conversation.expert,
+            steerer=steering.steerer if steering else None,
+            rules=rules,
+            patience=Patience(time.monotonic, self._settings.answer_deadline_s),
+        )
+        yield from writer.written(self._timed(steps))
         yield AnswerSummary(
             mode=question.mode,
-            text=text,
-            tokens=count,
-            steered_tokens=steered,
-            fallback=fallback,
-            ended="complete" if ended else "length",
+            text=writer.text,
+            tokens=writer.tokens,
+            steered_tokens=writer.steered_tokens,
+            fallback=writer.fallback,
+            ended=writer.ended,
             adapter=expert.adapter,
             coefficients=steering.coefficients if steering else None,
             prompt_tokens=len(prompt),
-            first_token_s=first_token_s,
-            seconds=time.monotonic() - started,
+            cached_tokens=cached,
+            first_token_s=writer.first_token_s,
+            seconds=writer.seconds,
+            steps=steering.steps() if steering else None,
         )
 
-    def _timed(self, steps: Iterator[Token | Fallback]) -> Iterator[Token | Fallback]:
+    def _timed(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The same steps; that one is being computed can be seen in `step_s`."""
         while True:
             self._step_since = time.monotonic()
@@ -197,29 +241,75 @@ class Assistant:
                 return
             yield step
 
-    def _steering(self, question: Question) -> Steering | None:
-        if question.mode == "local" or self._make_large is None:
-            return None
-        return Steering(self._antiexpert_sequence, self._make_large(), self.coefficients)
+    def _steering(
+        self, question: Question, prompt_tokens: int, rules: Rules, conversation: Conversation
+    ) -> _Steering:
+        access, settings = self._large, self._settings
+        assert access is not None  # nothing is steered without
+        where = where_to_steer(
+            settings.steer_by,
+            has_worker=access.at_worker is not None,
+            is_personal=self._expert.is_personal or not self._expert.adapter,
+            needs_logits=question.top_logprobs is not None,
+        )
+        steerer: WorkerSteerer
+        if where == "logits" or access.at_worker is None:
+            steerer = self._drafting(access, conversation)
+        else:
+            plan = AnswerPlan(
+                self._expert.adapter, self.coefficients, rules, question.grammar, prompt_tokens
+            )
+            worker = access.at_worker(plan)
+            steerer = WorkerFirst(worker, lambda: self._drafting(access, conversation))
+        before = access.traffic.copy()
+        return _Steering(steerer, self.coefficients, access.traffic, before)
 
-    def _encode(self, question: Question) -> tuple[int, ...]:
-        if not question.text.strip():
+    def _drafting(self, access: LargeAccess, conversation: Conversation) -> WorkerSteerer:
+        settings = self._settings
+        return DraftAndVerify(
+            conversation.antiexpert,
+            access.large,
+            Settings(
+                self.coefficients,
+                candidates=settings.candidate_logits,
+                tolerance=settings.sampling_tolerance,
+                first_detail="all" if settings.exact_logits else "few",
+                most_rows=settings.draft_tokens,
+            ),
+            clock=time.monotonic,
+        )
+
+    def _encoded(self, question: Question) -> tuple[int, ...]:
+        if question.text:
+            return with_begin(self._model, self._model.tokenize(question.text, special=True))
+        messages = question.messages
+        if not messages or not messages[-1].content.strip():
             raise UsageError("the question is empty")
         system = self._settings.system_prompt
-        prompt = encode_prompt(self._model, question.text, system=system)
-        if len(prompt) >= self._settings.context_tokens:
-            raise UsageError(
-                f"the question is {len(prompt)} tokens; the context holds"
-                f" {self._settings.context_tokens}: shorten it or raise context_tokens"
-            )
-        return prompt
+        if system and messages[0].role != "system":
+            messages = (ChatMessage(role="system", content=system), *messages)
+        return encode_messages(self._model, messages, question.tools)
 
     def _new_context(self, adapter: Path | None) -> LlamaContext:
         settings = self._settings
         return LlamaContext(
-            self._model, tokens=settings.context_tokens, threads=settings.threads, adapter=adapter
+            self._model,
+            tokens=settings.context_tokens * settings.conversations,
+            sequences=settings.conversations,
+            threads=settings.threads,
+            adapter=adapter,
+            is_shared=False,
         )
 
-    def _new_expert(self, adapter: str, path: Path | None) -> _Expert:
+    def _new_expert(self, adapter: str, path: Path | None, *, is_personal: bool) -> _Expert:
         context = self._new_context(path)
-        return _Expert(adapter, context, CachedSequence(context))
+        return _Expert(adapter, is_personal, context, PromptCache(context, self._antiexpert))
+
+
+def _with_seed(question: Question) -> Question:
+    """Sampling without a seed is seeded by chance, so that two answers differ."""
+    sampling = question.sampling
+    if sampling.is_greedy or sampling.seed:
+        return question
+    seed = 1 + secrets.randbelow(2**53 - 1)
+    return replace(question, sampling=msgspec.structs.replace(sampling, seed=seed))

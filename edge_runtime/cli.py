@@ -1,17 +1,12 @@
-"""`fedpt device …` and `fedpt ask`: parse, build, call, print. Nothing else."""
+"""`fedpt device …`: parse, build, call, print. Nothing else."""
 
 import json
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from edge_runtime.assistant import AnswerSummary, Question
 
 device = typer.Typer(no_args_is_help=True, help="Run a device of a federation.")
 
@@ -50,7 +45,7 @@ def run(
 @device.command(epilog="Example: fedpt device status --config device.toml")
 def status(config: Config) -> None:
     """Print how the running device is, as JSON."""
-    from edge_runtime.drivers.local_api import daemon_status
+    from edge_runtime.drivers.local_client import daemon_status
     from edge_runtime.settings import ENVIRONMENT_PREFIX, DeviceSettings
     from fedpt.settings import load
 
@@ -123,103 +118,3 @@ def install(
         kind, release = install_by_hand(settings, source, on_progress=on_progress)
     print(f"{kind} release {release} is in use, on trial; restart the device: a running one keeps")
     print("what it began with (systemctl restart fedpt-device)")
-
-
-def ask(
-    question: Annotated[
-        str, typer.Argument(help="What to ask; - reads it from standard input.")
-    ] = "-",
-    mode: Annotated[
-        Literal["local", "steered"] | None,
-        typer.Option(
-            help="local: the expert alone, nothing leaves the board. steered: with the large"
-            " model's logits; the question's tokens go to the coordinator.",
-            show_default="steered, if there is a large model",
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A device's settings: ask its running assistant.")
-    ] = None,
-    small: Annotated[
-        Path | None, typer.Option(help="Without a device: the small model, GGUF.")
-    ] = None,
-    adapter: Annotated[
-        Path | None, typer.Option(help="Without a device: the expert's adapter, GGUF.")
-    ] = None,
-    large: Annotated[
-        Path | None, typer.Option(help="Without a device: the large model, GGUF.")
-    ] = None,
-    system: Annotated[str, typer.Option(help="Without a device: set before the question.")] = "",
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, tokens.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object with all facts of the answer.")
-    ] = False,
-) -> None:
-    """Ask the assistant a question.
-
-    Examples:
-      fedpt ask "Turn on the lamp" --config device.toml
-      fedpt ask "Turn on the lamp" --small small.gguf --adapter adapter.gguf --large large.gguf
-    """
-    from edge_runtime.assistant import Question
-    from fedpt.errors import UsageError
-
-    if (config is None) == (small is None):
-        raise UsageError("give either --config (a device's assistant) or --small (models by hand)")
-    text = sys.stdin.read() if question == "-" else question
-    with ExitStack() as stack:
-        if small is not None:
-            chosen = mode or ("steered" if large else "local")
-            answer = _ask_models(
-                stack, (small, adapter, large), system, Question(text, chosen, max_tokens)
-            )
-        else:
-            assert config is not None  # one of the two is given
-            answer = _ask_device(stack, config, Question(text, mode or "steered", max_tokens))
-        _print_answer(answer, as_json=as_json)
-
-
-def _ask_models(
-    stack: ExitStack,
-    paths: "tuple[Path, Path | None, Path | None]",
-    system: str,
-    question: "Question",
-) -> "Iterator[str | AnswerSummary]":
-    """Everything in this process, no daemon, no broker."""
-    from edge_runtime.trying_out import open_assistant
-
-    small, adapter, large = paths
-    return open_assistant(stack, small, adapter, large, system=system).answer(question)
-
-
-def _ask_device(
-    stack: ExitStack, config: Path, question: "Question"
-) -> "Iterator[str | AnswerSummary]":
-    """The running daemon; without one, this process answers, from the device's files alone."""
-    from edge_runtime.drivers.local_api import ask_daemon, is_served
-    from edge_runtime.settings import ENVIRONMENT_PREFIX, DeviceSettings
-    from edge_runtime.trying_out import open_device_assistant
-    from fedpt.settings import load
-
-    settings = load(DeviceSettings, toml=config, prefix=ENVIRONMENT_PREFIX)
-    if is_served(settings.socket):
-        return ask_daemon(settings.socket, question)
-    print("the device daemon does not run: answering without it", file=sys.stderr)
-    return open_device_assistant(stack, settings).answer(question)
-
-
-def _print_answer(answer: "Iterator[str | AnswerSummary]", *, as_json: bool) -> None:
-    import msgspec
-
-    for item in answer:
-        if isinstance(item, str):
-            if not as_json:
-                print(item, end="", flush=True)
-        elif as_json:
-            print(json.dumps(msgspec.to_builtins(item), ensure_ascii=False, indent=2))
-        else:
-            print()
-            if item.fallback and item.mode == "steered":
-                alone = item.tokens - item.steered_tokens
-                note = f"[{alone} of {item.tokens} tokens without the large model: {item.fallback}]"
-                print(note, file=sys.stderr)

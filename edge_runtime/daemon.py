@@ -10,20 +10,20 @@ import time
 import zlib
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Final, assert_never
 
 import msgspec
 
 from converters.adapter_to_gguf import convert_adapter
 from edge_runtime import planner, transitions
+from edge_runtime.api.local_api import LocalApi
 from edge_runtime.assistant import Assistant
 from edge_runtime.drivers.enrolment import IdentityKeeper
-from edge_runtime.drivers.large_models import LogitDesk, RemoteLarge
-from edge_runtime.drivers.local_api import LocalApi
 from edge_runtime.drivers.outbox import Outbox
 from edge_runtime.drivers.sessions import next_session
 from edge_runtime.drivers.trainer import Trainer
+from edge_runtime.drivers.worker_desk import WorkerDesk
+from edge_runtime.lessons import LessonBook
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.state import (
     AdapterFetched,
@@ -53,8 +53,7 @@ from fedpt.blobs import BlobStore, Fetch, require_fetchable
 from fedpt.drivers.llama import LlamaModel
 from fedpt.drivers.mqtt import MqttLink, Publication, Received
 from fedpt.drivers.service_manager import ServiceManager, Watchdog
-from fedpt.errors import BrokerError, FedptError, LargeModelError, ReleaseError
-from fedpt.examples import read_examples
+from fedpt.errors import BrokerError, FedptError, ReleaseError
 from fedpt.gguf_file import weights_sha256
 from fedpt.ids import DeviceId, FederationId
 from fedpt.proxy_tuning import Coefficients
@@ -63,8 +62,6 @@ from fedpt.wire.messages import (
     ChunkRequest,
     CoordinatorStatus,
     DeviceStatus,
-    LogitReply,
-    LogitRequest,
     RoundAnnouncement,
     UpdateOffer,
     UpdateReceipt,
@@ -129,7 +126,7 @@ class DeviceDaemon:
         self._progress = 0.0
         self._status_sent: tuple[DeviceStatus | None, float] = (None, 0.0)
         self._bytes_at_round_start = 0
-        self._example_count = _count_examples(settings.data)
+        self._lessons = LessonBook(settings.data)
         finish_interrupted_switch(settings)
         self._model = LlamaModel(settings.small)
         self._weights = weights_sha256(self._model.file)
@@ -141,11 +138,16 @@ class DeviceDaemon:
         self._runtime = version("fedpt")
         self.exit_code = 0
         """What `fedpt device run` ends with; 75: start me again."""
-        self._vocabulary = self._model.vocabulary.sha256
-        self._coordinator: CoordinatorStatus | None = None
-        self._desk = LogitDesk()
-        self._assistant = Assistant(self._model, settings.assistant, make_large=self._make_large)
-        self._api = LocalApi(self._assistant, settings.socket, status=self._describe)
+        self._large = WorkerDesk(
+            settings,
+            self._topics,
+            self._model.vocabulary,
+            publish=self._publish_now,
+        )
+        self._assistant = Assistant(self._model, settings.assistant, large=self._large.access)
+        self._api = LocalApi(
+            self._assistant, settings, status=self._describe, lessons=self._lessons
+        )
         self._link = MqttLink(
             settings.broker,
             self._device,
@@ -199,17 +201,11 @@ class DeviceDaemon:
     # -- receiving -----------------------------------------------------------------------------
 
     def _receive(self, message: Received) -> None:
-        """On the network thread: logit replies go straight to who waits, all else to the inbox."""
+        """On the network thread: workers' replies go to who waits, all else to the inbox."""
         if message.topic == self._topics.inbox(self._device, "logits"):
-            self._hear_logits(message.payload)
+            self._large.hear(message)
         elif self._inbox.qsize() < _INBOX_SIZE:  # beyond that it is a flood; all is repeated
             self._inbox.put(message)
-
-    def _hear_logits(self, payload: bytes) -> None:
-        try:
-            self._desk.deliver(decode(payload, LogitReply))
-        except FedptError as error:
-            _logger.warning("dropped: %s", error, extra={"code": error.code})
 
     def _handle_next(self) -> None:
         try:
@@ -258,10 +254,7 @@ class DeviceDaemon:
                 _logger.debug("ignored", extra={"what": other})
 
     def _hear_coordinator(self, status: CoordinatorStatus) -> None:
-        if self._coordinator is not None and status.session < self._coordinator.session:
-            return  # a last will that came late
-        self._coordinator = status
-        if not status.online:
+        if not self._large.hear_coordinator(status) or not status.online:
             return
         self._apply(OfferForgotten())
         if status.small_weights != self._weights:
@@ -475,11 +468,14 @@ class DeviceDaemon:
     def _publish(self, topic: str, payload: bytes) -> None:
         self._link.publish(Publication(topic, payload))
 
+    def _publish_now(self, publication: Publication) -> bool:
+        return self._link.publish_now(publication)
+
     def _status(self) -> DeviceStatus:
         return DeviceStatus(
             session=self._session,
             activity="training" if self._state.is_training else "idle",
-            example_count=self._example_count,
+            example_count=self._lessons.example_count,
             small_weights=self._weights,
             adapter=self._state.served,
             training_done=round(self._progress, 2) if self._state.is_training else 0.0,
@@ -526,38 +522,6 @@ class DeviceDaemon:
             faults.append("the assistant is stuck in an answer")
         return faults
 
-    def _make_large(self) -> RemoteLarge:
-        deadline_s = self._settings.assistant.large_deadline_s
-        return RemoteLarge(
-            self._send_logit_request,
-            self._desk,
-            vocabulary_size=self._model.vocabulary_size,
-            deadline_s=deadline_s,
-        )
-
-    def _send_logit_request(self, request: LogitRequest, worker: str) -> None:
-        self._require_large_model()
-        topics = self._topics
-        topic = (
-            topics.worker_logits(worker, self._device)
-            if worker
-            else topics.device(self._device, "logits")
-        )
-        expiry_s = int(self._settings.assistant.large_deadline_s) + 1
-        self._link.publish(Publication(topic, encode(request), qos=0, expiry_s=expiry_s))
-
-    def _require_large_model(self) -> None:
-        """Refuse at once to ask for what cannot come."""
-        coordinator = self._coordinator
-        if not self._link.is_connected:
-            raise LargeModelError("the broker cannot be reached")
-        if coordinator is None or not coordinator.online:
-            raise LargeModelError("the coordinator is offline")
-        if coordinator.vocabulary != self._vocabulary:
-            raise LargeModelError(
-                f"the coordinator's large model {coordinator.large_name!r} has another vocabulary"
-            )
-
     def _shut_down(self) -> None:
         self._service.stopping()
         self._identity.stop()
@@ -570,11 +534,6 @@ class DeviceDaemon:
         self._assistant.close()
         self._model.close()
         _logger.info("device is down", extra={"device": self._device})
-
-
-def _count_examples(data: Path | None) -> int:
-    """A new board has no examples yet: it answers, and trains when it has some."""
-    return len(read_examples(data)) if data is not None and data.exists() else 0
 
 
 def _without_progress(status: DeviceStatus) -> DeviceStatus:

@@ -90,7 +90,7 @@ def daemon(settings: DeviceSettings) -> Iterator[Finding]:
     if holder is None:
         yield warning("daemon: it does not run", f"sudo systemctl start {_UNIT}")
         return
-    from edge_runtime.drivers.local_api import daemon_status
+    from edge_runtime.drivers.local_client import daemon_status
 
     try:
         yield judge_status(daemon_status(settings.socket, timeout_s=_STATUS_TIMEOUT_S))

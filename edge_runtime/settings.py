@@ -1,10 +1,11 @@
 """What an operator can set on a device."""
 
+import ipaddress
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedpt.files import sha256_bytes
 from fedpt.settings import BrokerSettings, Name, Settings
@@ -20,12 +21,68 @@ class AssistantSettings(Settings):
     """How the assistant answers."""
 
     context_tokens: int = Field(1024, ge=64, description="longest question and answer, tokens")
+    conversations: int = Field(
+        2, ge=1, le=16, description="conversations kept in the cache, context_tokens each"
+    )
     answer_tokens: int = Field(128, ge=1, description="longest answer, tokens")
     threads: int | None = Field(None, ge=1, description="threads for llama.cpp; unset: all cores")
     system_prompt: str = Field("", description="set before every question")
-    large_deadline_s: float = Field(
-        5.0, gt=0, description="how long to wait for the large model before answering alone, s"
+    share_questions: Literal["never", "ask", "always"] = Field(
+        "ask",
+        description="whether a question's tokens may go to the coordinator: never, always, or when"
+        " the asker says so for this question",
     )
+    steer_by: Literal["auto", "logits"] = Field(
+        "auto",
+        description="auto: a worker that has our adapter steers and sends tokens, else logits are"
+        " combined here; logits: always here",
+    )
+    large_deadline_s: float = Field(
+        10.0, gt=0, description="how long to wait for the large model before answering alone, s"
+    )
+    large_retry_s: float = Field(
+        3.0, gt=0, description="after so long without a reply another worker is asked, s"
+    )
+    answer_deadline_s: float = Field(
+        300.0, gt=0, description="after so long the rest of an answer is not steered, s"
+    )
+    draft_tokens: int = Field(16, ge=1, le=64, description="drafts verified at once, at most")
+    largest_logits: int = Field(
+        16, ge=1, description="of the large model's largest logits, so many a position at first"
+    )
+    candidate_logits: int = Field(
+        16, ge=0, le=1024, description="logits asked for where our own part is largest, a position"
+    )
+    logit_precision: Literal["f16", "q8"] = Field("f16", description="of logits on the wire")
+    exact_logits: bool = Field(False, description="ask for whole rows: for comparison only")
+    sampling_tolerance: float = Field(
+        0.02, ge=0, le=1, description="total variation that a sampled token may be off by"
+    )
+
+
+class ApiSettings(Settings):
+    """How programs and browsers reach the assistant over HTTP, besides the local socket."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen at, if port is set")
+    port: int | None = Field(None, ge=1, le=65_535, description="TCP port; unset: only the socket")
+    token_file: Path | None = Field(
+        None, description="file with the bearer token; unset: none, for loopback addresses only"
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        (), description="other sites whose pages may use the API, like https://hub.local; * for all"
+    )
+    largest_request_kb: int = Field(1024, ge=1, le=65_536, description="longest request, KB")
+    most_waiting: int = Field(
+        8, ge=0, description="questions that may wait while another is answered; more are refused"
+    )
+
+    @model_validator(mode="after")
+    def _require_token(self) -> Self:
+        if self.port is not None and self.token_file is None and not _is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached from elsewhere: set token_file, or host 127.0.0.1"
+            )
+        return self
 
 
 class EnrolmentSettings(Settings):
@@ -73,6 +130,7 @@ class DeviceSettings(Settings):
         None, description="unset: the certificate is put there by hand, if the broker wants one"
     )
     assistant: AssistantSettings = AssistantSettings()
+    api: ApiSettings = ApiSettings()
     releases: ReleaseSettings | None = Field(
         None, description="take signed releases; unset: none, and adapters need no signature"
     )
@@ -86,6 +144,13 @@ class DeviceSettings(Settings):
     def socket(self) -> Path:
         """Where the assistant listens."""
         return socket_in(self.state_dir)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def socket_in(state_dir: Path) -> Path:

@@ -1,14 +1,14 @@
 """An assistant in this very process: for trying models out, and for when the daemon is down."""
 
-from collections.abc import Callable
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from edge_runtime.assistant import Assistant
-from edge_runtime.drivers.large_models import LocalLarge
-from edge_runtime.generation import LargeModel
+from edge_runtime.drivers.local_large import LocalLarge
 from edge_runtime.settings import AssistantSettings, DeviceSettings
-from fedpt.drivers.llama import CachedSequence, LlamaContext, LlamaModel
+from edge_runtime.steering import LargeAccess, Traffic
+from fedpt.drivers.llama import CachedText, LlamaContext, LlamaModel
 from fedpt.vocabulary import require_same_vocabulary
 
 
@@ -29,8 +29,8 @@ def open_assistant(
     context = stack.enter_context(
         LlamaContext(large_model, tokens=settings.context_tokens, threads=settings.threads)
     )
-    sequence = CachedSequence(context)
-    return _assistant(stack, model, settings, adapter, make_large=lambda: LocalLarge(sequence))
+    access = LargeAccess(LocalLarge(CachedText(context), clock=time.monotonic), Traffic())
+    return _assistant(stack, model, settings, adapter, large=access)
 
 
 def open_device_assistant(stack: ExitStack, settings: DeviceSettings) -> Assistant:
@@ -51,9 +51,9 @@ def _assistant(
     settings: AssistantSettings,
     adapter: Path | None,
     *,
-    make_large: Callable[[], LargeModel] | None = None,
+    large: LargeAccess | None = None,
 ) -> Assistant:
-    assistant = Assistant(model, settings, make_large=make_large)
+    assistant = Assistant(model, settings, large=large)
     stack.callback(assistant.close)
     if adapter is not None:
         assistant.switch(adapter.stem, adapter)

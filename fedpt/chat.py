@@ -3,9 +3,12 @@
 Training, evaluation and the assistant all come through here, so they see the same tokens.
 """
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import msgspec
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -48,6 +51,16 @@ class Tokenizer(Protocol):
         """Token ids of a text, nothing added."""
 
 
+class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One turn of a conversation, in OpenAI's terms."""
+
+    role: str
+    content: str
+    name: str = ""
+    tool_calls: tuple[Mapping[str, object], ...] = ()
+    tool_call_id: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
     """An example as token ids; the answer ends with the token that ends a turn."""
@@ -62,11 +75,9 @@ class EncodedExample:
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str, *, system: str = "") -> tuple[int, ...]:
-    """The tokens after which the model's answer begins."""
+    """The tokens after which the model's answer to a single question begins."""
     text = render_prompt(tokenizer.chat_template, prompt, system=system)
-    tokens = tuple(tokenizer.tokenize(text, special=True))
-    begin = tokenizer.begin_token
-    return tokens if begin is None or tokens[:1] == (begin,) else (begin, *tokens)
+    return with_begin(tokenizer, tokenizer.tokenize(text, special=True))
 
 
 def encode_example(tokenizer: Tokenizer, example: Example) -> EncodedExample:
@@ -76,24 +87,60 @@ def encode_example(tokenizer: Tokenizer, example: Example) -> EncodedExample:
     return EncodedExample(prompt, (*answer, tokenizer.end_token))
 
 
+def encode_messages(
+    tokenizer: Tokenizer,
+    messages: Sequence[ChatMessage],
+    tools: Sequence[Mapping[str, object]] = (),
+) -> tuple[int, ...]:
+    """The tokens after which the model's answer to a conversation begins."""
+    text = render_messages(tokenizer.chat_template, messages, tools)
+    return with_begin(tokenizer, tokenizer.tokenize(text, special=True))
+
+
+def with_begin(tokenizer: Tokenizer, tokens: Sequence[int]) -> tuple[int, ...]:
+    """A text's tokens, with the one that every text begins with, where the model wants one."""
+    begin = tokenizer.begin_token
+    return tuple(tokens) if begin is None or tokens[:1] == [begin] else (begin, *tokens)
+
+
 def render_prompt(template: str, prompt: str, *, system: str = "") -> str:
-    """The text after which the model's answer begins.
+    """The text after which the model's answer to a single question begins.
+
+    Raises:
+        ModelFileError: The template fails.
+    """
+    scene = [ChatMessage(role="system", content=system)] if system else []
+    return render_messages(template, [*scene, ChatMessage(role="user", content=prompt)])
+
+
+def render_messages(
+    template: str, messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, object]] = ()
+) -> str:
+    """The text after which the model's answer to a conversation begins.
 
     Templates come with models from anywhere, hence the sandbox.
 
     Raises:
         ModelFileError: The template fails.
     """
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": prompt})
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = _raise
+    environment.filters["tojson"] = _to_json
     try:
         return environment.from_string(template or _PLAIN_TEMPLATE).render(
-            messages=messages, add_generation_prompt=True, bos_token="", eos_token=""
+            messages=[msgspec.to_builtins(message) for message in messages],
+            tools=list(tools) or None,
+            add_generation_prompt=True,
+            bos_token="",
+            eos_token="",
         )
     except (TemplateError, *_FAULTS_OF_TEMPLATES) as error:
         raise ModelFileError(f"the model's chat template fails: {error}") from error
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    """As transformers writes JSON, which models have learnt: jinja's own escapes and sorts."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _raise(message: str) -> Any:

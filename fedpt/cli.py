@@ -15,6 +15,7 @@ _GROUP: Final = "fedpt.commands"
 
 _SUMMARIES: Final = {
     "ask": "Ask the assistant a question.",
+    "chat": "Talk with the assistant.",
     "convert": "Models and adapters to GGUF; small models from large ones.",
     "coordinator": "Run a federation: coordinator, logit workers, enrolment.",
     "demo": "Watch a federation work: three devices, three rounds, real models.",
@@ -22,6 +23,7 @@ _SUMMARIES: Final = {
     "flash": "Put a board's bundle onto an image or a card.",
     "fleet": "Certificates, bundles and releases for a fleet of boards.",
     "eval": "Score large, antiexpert, expert and steered on a data set.",
+    "teach": "Add an example to a device's private data.",
 }
 """Shown by `fedpt --help` without loading a command; one of another package shows its own name."""
 

@@ -3,6 +3,7 @@
 ```
 FedptError                      exit 1   something expected went wrong; one line says what
 ├── UsageError                  exit 2   the command was called wrongly
+│   ├── LongQuestionError       exit 2   a question does not fit into the model's context
 │   └── SettingsError           exit 2   configuration: every fault found, together
 ├── ArtifactError               exit 1   a file is not what it should be
 │   ├── ModelFileError                   a model file is missing, truncated or of no use here
@@ -18,7 +19,10 @@ FedptError                      exit 1   something expected went wrong; one line
 ├── DeviceDownError             exit 1   no device daemon runs on this board
 ├── LargeModelError             exit 1   the large model's logits could not be had
 │   ├── SessionLostError                 a logit worker does not hold the conversation
-│   └── TooLongError                     a conversation is longer than a logit worker's context
+│   ├── TooLongError                     a conversation is longer than a logit worker's context
+│   ├── TooMuchError                     more logits are wanted than a logit worker tells
+│   ├── BusyError                        a logit worker has too much to do
+│   └── NotServedError                   a logit worker has another model, vocabulary or adapter
 ├── StorageError                exit 1   a file could not be written: disk full, no permission
 ├── FleetError                  exit 1   a fleet's folder, bundle or key cannot be made or used
 ├── EnrolmentError              exit 1   an identity is refused or could not be had
@@ -46,6 +50,12 @@ class UsageError(FedptError):
 
     code = "usage"
     exit_code = 2
+
+
+class LongQuestionError(UsageError):
+    """A question is longer than the context of the model that shall answer it."""
+
+    code = "long_question"
 
 
 class SettingsError(UsageError):
@@ -142,6 +152,24 @@ class TooLongError(LargeModelError):
     """A conversation does not fit into a logit worker's context."""
 
     code = "too_long"
+
+
+class TooMuchError(LargeModelError):
+    """More rows, or more logits a row, are wanted than a logit worker tells anybody."""
+
+    code = "too_much"
+
+
+class BusyError(LargeModelError):
+    """A logit worker has too much to do, or this device asks too fast; later it may answer."""
+
+    code = "busy"
+
+
+class NotServedError(LargeModelError):
+    """A logit worker has another model, vocabulary or adapter than the one that is asked for."""
+
+    code = "not_served"
 
 
 class StorageError(FedptError):

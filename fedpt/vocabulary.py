@@ -5,13 +5,17 @@ Steering adds logits token id by token id, so one differing token makes nonsense
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Final
 
 from fedpt.errors import ModelFileError, VocabularyMismatchError
-from fedpt.gguf_file import GgufFile
+from fedpt.gguf_file import GgufFile, GgufValue
 from fedpt.ids import Sha256
+
+VOCABULARY_KEY: Final = "fedpt.vocabulary.sha256"
+"""`Vocabulary.sha256` in a model's file, and in an adapter's, so that a look is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +37,24 @@ def vocabulary_of(file: GgufFile) -> Vocabulary:
     Raises:
         ModelFileError: The file has no vocabulary.
     """
-    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    try:
+        return vocabulary_in(file.metadata, file.name)
+    except ModelFileError as error:
+        raise ModelFileError(f"{file.path} {error}") from error
+
+
+def vocabulary_in(metadata: Mapping[str, GgufValue], name: str) -> Vocabulary:
+    """The vocabulary in a GGUF file's metadata; `name` is the model's.
+
+    Raises:
+        ModelFileError: There is none.
+    """
+    tokens = metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens:
-        raise ModelFileError(f"{file.path} has no vocabulary (tokenizer.ggml.tokens)")
+        raise ModelFileError("has no vocabulary (tokenizer.ggml.tokens)")
     texts = tuple(str(token) for token in tokens)
-    model = file.metadata.get("tokenizer.ggml.pre") or file.metadata.get("tokenizer.ggml.model")
-    return Vocabulary(f"{model} tokenizer of {file.name}", texts[: _real_count(texts)])
+    model = metadata.get("tokenizer.ggml.pre") or metadata.get("tokenizer.ggml.model")
+    return Vocabulary(f"{model} tokenizer of {name}", texts[: _real_count(texts)])
 
 
 def require_same_vocabulary(small: Vocabulary, large: Vocabulary) -> None:

@@ -18,8 +18,8 @@ from deploy.demo.plot import plot_rounds
 from deploy.demo.processes import DemoPlan, Federation
 from deploy.demo.report import device_lines, round_report, score_lines
 from deploy.demo.smart_home import make_smart_home_data
-from edge_runtime.assistant import AnswerSummary, Question
-from edge_runtime.drivers.local_api import ask_daemon, daemon_status
+from edge_runtime.drivers.local_client import ask_daemon, daemon_status
+from edge_runtime.question import AnswerSummary, Mode, Question, user_question
 from edge_runtime.settings import ENVIRONMENT_PREFIX, DeviceSettings
 from fedpt.errors import DeviceDownError, FedptError
 from fedpt.files import write_json
@@ -205,8 +205,9 @@ def _ask_assistants(console: Console, plan: DemoPlan) -> list[dict[str, Any]]:
         device = plan.devices[number % len(plan.devices)]
         console.print(f"[bold]{device}[/]  {example.prompt!r}", highlight=False)
         console.print(f"    {'wanted':<8} {example.answer}", highlight=False, soft_wrap=True)
-        for mode in ("local", "steered"):
-            summary = _ask(plan, device, Question(example.prompt, mode))
+        modes: tuple[Mode, Mode] = ("local", "steered")
+        for mode in modes:
+            summary = _ask(plan, device, user_question(example.prompt, mode))
             console.print(
                 f"    {mode:<8} {summary.text}  [dim]{summary.seconds:.1f} s,"
                 f" {summary.steered_tokens} of {summary.tokens} tokens steered[/]",

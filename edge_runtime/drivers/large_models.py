@@ -1,133 +1,189 @@
-"""The large model for the assistant: in this process, or asked for over MQTT."""
+"""The large model asked for over MQTT: rows of logits.
+
+One conversation with it lasts as long as the daemon: the worker keeps what it has read, so that
+only new tokens travel, within an answer and from one to the next. A worker that is silent is taken
+for dead, and the same request goes to any other.
+"""
 
 import itertools
-import queue
 import time
 from collections.abc import Callable, Sequence
-from uuid import uuid4
+from dataclasses import dataclass, field
+from typing import Final
 
-from fedpt.drivers.llama import CachedSequence, common_prefix
+import numpy as np
+
+from edge_runtime.drivers.mailbox import Mailbox, require_good
+from edge_runtime.drivers.revival import Revival
+from edge_runtime.steering import Traffic
+from fedpt.decoding.ports import Detail, RowsTold, RowsWanted
 from fedpt.errors import LargeModelError, MalformedMessageError, SessionLostError
-from fedpt.ids import is_name
-from fedpt.proxy_tuning import Logits
-from fedpt.wire.codec import row_from_bytes
-from fedpt.wire.messages import LogitReply, LogitRequest
+from fedpt.proxy_tuning import TokenIds
+from fedpt.token_texts import common_prefix
+from fedpt.wire.logit_format import Precision, rows_from_bytes
+from fedpt.wire.messages import AnswerRequest, LogitReply, LogitRequest, Opening
+from fedpt.wire.token_format import id_sets_to_bytes, tokens_to_bytes
+
+Send = Callable[[LogitRequest | AnswerRequest, str], int]
+"""Publishes a request to a worker, or to any if its name is empty; returns how many bytes went out.
+Raises LargeModelError when there is no connection."""
+
+_NO_CANDIDATES: Final[TokenIds] = np.zeros(0, np.int64)
 
 
-class LocalLarge:
-    """A large model in this process, for trying models out."""
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How the large model is asked."""
 
-    def __init__(self, sequence: CachedSequence) -> None:
-        self._sequence = sequence
-        self._tokens: list[int] = []
-
-    def ask(self, tokens: Sequence[int]) -> None:
-        """Remember the question; nothing runs beside us in one process."""
-        self._tokens = list(tokens)
-
-    def fetch(self) -> Logits:
-        """Compute."""
-        return self._sequence.logits_after(self._tokens)
-
-
-class LogitDesk:
-    """Where replies to this device's logit requests arrive, for the one conversation at hand."""
-
-    def __init__(self) -> None:
-        self._session = ""
-        self._tray: queue.SimpleQueue[LogitReply] = queue.SimpleQueue()
-
-    def open(self, session: str) -> queue.SimpleQueue[LogitReply]:
-        """A tray for a session's replies; the conversation before has no more."""
-        self._session, self._tray = session, queue.SimpleQueue()
-        return self._tray
-
-    def deliver(self, reply: LogitReply) -> None:
-        """Put a reply into the tray; one that nobody waits for is dropped."""
-        if reply.session == self._session:
-            self._tray.put(reply)
+    vocabulary_size: int
+    deadline_s: float
+    """How long a reply may take in all."""
+    retry_s: float
+    """After so long without one, another worker is asked."""
+    largest: int = 16
+    """Of a row's largest logits, so many at first."""
+    largest_more: int = 256
+    precision: Precision = "f16"
+    opening: Opening = field(default_factory=Opening)
 
 
 class RemoteLarge:
-    """One conversation with the large model behind the broker; one token a request."""
+    """A `fedpt.decoding.ports.LargeModel` behind the broker. One thread at a time."""
 
     def __init__(
         self,
-        send: Callable[[LogitRequest, str], None],
-        desk: LogitDesk,
+        send: Send,
+        asking: Asking,
+        traffic: Traffic,
         *,
-        vocabulary_size: int,
-        deadline_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin a conversation.
+        """Begin a conversation; nothing is sent yet.
 
         Args:
-            send: Publishes a request to a worker, or to any worker if its name is empty. Raises
-                LargeModelError when there is no connection.
-            desk: Where replies come in.
-            vocabulary_size: Tokens in a row of logits.
-            deadline_s: How long a reply may take.
+            send: The way out.
+            asking: Deadlines and amounts.
+            traffic: Counted up.
+            clock: Seconds, monotonic.
         """
         self._send = send
-        self._vocabulary_size = vocabulary_size
-        self._deadline_s = deadline_s
-        self._session = uuid4().hex
-        self._tray = desk.open(self._session)
+        self._asking = asking
+        self._traffic = traffic
+        self._clock = clock
+        self.mailbox: Mailbox[LogitReply] = Mailbox()
         self._numbers = itertools.count(1)
+        self._number = 0
         self._worker = ""
         self._held: list[int] = []
-        self._asked: list[int] = []
-        self._number = 0
+        """What the worker has read for certain, whatever became of the last request."""
+        self._question: RowsWanted | None = None
+        self._asked_at = 0.0
+        self._revival = Revival(clock)
 
-    def ask(self, tokens: Sequence[int]) -> None:
+    def ask(self, question: RowsWanted) -> None:
         """Send the tokens that the worker does not hold yet.
 
         Raises:
             LargeModelError: There is no connection to the broker.
         """
-        self._asked = list(tokens)
-        self._send_from(min(common_prefix(self._held, tokens), len(tokens) - 1))
+        first = len(question.tokens) - question.rows
+        held = min(common_prefix(self._held, question.tokens), first) if self._worker else 0
+        self._begin(question, held)
 
-    def fetch(self) -> Logits:
-        """Wait for the reply; a worker that lost the session gets all tokens once more.
+    def is_there(self) -> bool:
+        """Whether a reply has come, or none can come any more."""
+        is_late = self._clock() > self._asked_at + self._asking.deadline_s
+        return self.mailbox.is_full or is_late
+
+    def fetch(self) -> RowsTold:
+        """Wait for the reply.
 
         Raises:
             LargeModelError: The deadline has passed, or the worker refuses.
         """
-        end = time.monotonic() + self._deadline_s
-        reply = self._wait(end)
-        if reply.code == SessionLostError.code:
-            self._worker = ""
-            self._send_from(0)
-            reply = self._wait(end)
-        if reply.worker and not is_name(reply.worker):  # it becomes a topic level
-            raise LargeModelError(f"the reply comes from {reply.worker!r}, which is no worker")
-        if reply.code:
-            raise LargeModelError(f"the coordinator refuses: {reply.reason} ({reply.code})")
+        return self._fetched(may_ask_again=True)
+
+    def is_back(self, tokens: Sequence[int]) -> bool:
+        """Ask any worker for one row now and then, and look whether it has come."""
+        return self._revival.is_back(
+            lambda: self._begin(RowsWanted(list(tokens), 1, [_NO_CANDIDATES], "few"), 0),
+            self.is_there,
+            lambda: self._fetched(may_ask_again=False),
+        )
+
+    def _begin(self, question: RowsWanted, position: int) -> None:
+        self._question = question
+        self._asked_at = self._clock()
+        self._number = next(self._numbers)
+        self.mailbox.expect(self._number)
+        self._send_from(position)
+
+    def _fetched(self, *, may_ask_again: bool) -> RowsTold:
+        question = self._question
+        assert question is not None  # `ask` comes first
         try:
-            row = row_from_bytes(reply.row, vocabulary_size=self._vocabulary_size)
+            reply = require_good(self._await_reply(may_ask_again=may_ask_again))
+        finally:
+            self.mailbox.expect(None)
+        total_s = self._clock() - self._asked_at
+        try:
+            rows = rows_from_bytes(
+                reply.rows,
+                candidates=question.candidates,
+                vocabulary_size=self._asking.vocabulary_size,
+            )
         except MalformedMessageError as error:
+            self._worker = ""
             raise LargeModelError(f"the coordinator's reply is of no use: {error}") from error
-        self._worker, self._held = reply.worker, self._asked
-        return row
+        self._worker, self._held = reply.worker, list(question.tokens)
+        busy_s = min(reply.busy_us / 1e6, total_s)
+        return RowsTold(rows, total_s - busy_s, busy_s)
+
+    def _await_reply(self, *, may_ask_again: bool) -> LogitReply:
+        """The first reply to the question, whoever gives it.
+
+        Past `retry_s` the same request goes to any worker: the one that we knew may be dead, or
+        only slow, and whichever replies first is right.
+        """
+        asking, end = self._asking, self._asked_at + self._asking.deadline_s
+        while True:
+            reply = self.mailbox.take(min(asking.retry_s, end - self._clock()))
+            if reply is None and self._clock() >= end:
+                self._worker = ""
+                raise LargeModelError(f"the coordinator is silent for {asking.deadline_s:g} s")
+            if reply is not None:
+                if reply.code != SessionLostError.code or not may_ask_again:
+                    return reply
+                may_ask_again = False  # for that reason; a worker may only forget once
+            self._send_from(0)
 
     def _send_from(self, position: int) -> None:
-        self._number = next(self._numbers)
+        question, asking = self._question, self._asking
+        assert question is not None  # `ask` comes first
+        if position == 0:
+            self._worker = ""
+        del self._held[position:]
+        largest, precision = self._amount(question.detail)
+        tokens = question.tokens[position:]
         request = LogitRequest(
             request=self._number,
-            session=self._session,
+            session=self.mailbox.session,
             position=position,
-            tokens=self._asked[position:],
+            tokens=tokens_to_bytes(tokens),
+            rows=question.rows,
+            largest=largest,
+            precision=precision,
+            candidates=id_sets_to_bytes(question.candidates),
+            opening=None if position else asking.opening,
         )
-        self._send(request, self._worker if position else "")
+        self._traffic.bytes_up += self._send(request, self._worker)
+        self._traffic.tokens_sent += len(tokens)  # of what was sent, not of what should have been
 
-    def _wait(self, end: float) -> LogitReply:
-        while True:
-            try:
-                reply = self._tray.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                raise LargeModelError(
-                    f"the coordinator is silent for {self._deadline_s:g} s"
-                ) from None
-            if reply.request == self._number:  # else an answer to what we no longer ask
-                return reply
+    def _amount(self, detail: Detail) -> tuple[int, Precision]:
+        match detail:
+            case "few":
+                return self._asking.largest, self._asking.precision
+            case "more":
+                return self._asking.largest_more, "f32"
+            case "all":
+                return 0, "f32"

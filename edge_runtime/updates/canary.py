@@ -1,6 +1,7 @@
 """How well a model tells plain text: what a new model is measured by before it is used."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Final
 
 import numpy as np
 
-from edge_runtime.generation import Token, generate
 from fedpt.chat import encode_prompt
-from fedpt.drivers.llama import CachedSequence, LlamaContext, LlamaModel, Run
+from fedpt.decoding.answer import Patience, Token, decode
+from fedpt.decoding.drafting import Rules
+from fedpt.drivers.llama import CachedText, LlamaContext, LlamaModel
+from fedpt.drivers.llama_runs import Run
 from fedpt.errors import ReleaseError
 from fedpt.proxy_tuning import Fit, fit, mean_nll
 
@@ -92,12 +95,12 @@ def require_answer(model: LlamaModel, adapter: Path | None = None) -> None:
         ReleaseError: It ends its answer before the first token.
     """
     with LlamaContext(model, tokens=_CONTEXT_TOKENS, adapter=adapter) as context:
-        steps = generate(
+        steps = decode(
             encode_prompt(model, _PROMPT),
-            expert=CachedSequence(context),
-            steering=None,
-            is_end=model.is_end,
-            max_tokens=_ANSWER_TOKENS,
+            expert=CachedText(context),
+            steerer=None,
+            rules=Rules(model.is_end, _ANSWER_TOKENS),
+            patience=Patience(time.monotonic, math.inf),
         )
         if not any(isinstance(step, Token) and not step.is_end for step in steps):
             raise ReleaseError("it gives an empty answer")

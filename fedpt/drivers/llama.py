@@ -9,7 +9,6 @@ damaged ones; and it reports failure by null pointers, which ctypes makes object
 import ctypes
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,9 +16,11 @@ from typing import Any, Final, Self
 import numpy as np
 
 from fedpt.adapter_file import require_adapter_fits
+from fedpt.drivers.llama_runs import Piece, Run, pieces_of
 from fedpt.errors import ArtifactError, FedptError, ModelFileError, UsageError
 from fedpt.gguf_file import GgufFile, read_gguf
 from fedpt.proxy_tuning import Logits
+from fedpt.token_texts import common_prefix
 from fedpt.vocabulary import Vocabulary, vocabulary_of
 
 # Decoding collapses when another process wants the same cores and OpenMP's threads spin: 110 to
@@ -29,19 +30,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import llama_cpp as ll
 
+from fedpt.drivers.llama_batch import LlamaBatch, told_rows
+
 _BATCH_TOKENS: Final = 512
 _PIECE_BYTES: Final = 256
 _NO_KV_SLOT: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Consecutive tokens of one sequence; logits are wanted after the last `wanted` of them."""
-
-    sequence: int
-    position: int
-    tokens: Sequence[int]
-    wanted: int = 1
 
 
 class LlamaModel:
@@ -78,6 +71,11 @@ class LlamaModel:
     def handle(self) -> Any:  # Any: a ctypes pointer
         """For `LlamaContext` only."""
         return self._model
+
+    @property
+    def vocab_handle(self) -> Any:  # Any: a ctypes pointer
+        """For contexts and `fedpt.drivers.llama_grammar` only."""
+        return self._vocab
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a text, nothing added.
@@ -168,6 +166,7 @@ class LlamaContext:
         sequences: int = 1,
         threads: int | None = None,
         adapter: Path | None = None,
+        is_shared: bool = True,
     ) -> None:
         """Make one.
 
@@ -177,6 +176,8 @@ class LlamaContext:
             sequences: How many independent texts it can hold at a time.
             threads: None: all cores that the operating system tells of.
             adapter: A GGUF adapter for this model.
+            is_shared: Whether a sequence may use what the others leave of the room; else each has
+                an equal share, and what others hold costs it no time.
 
         Raises:
             AdapterError: The adapter is damaged or does not fit.
@@ -191,7 +192,7 @@ class LlamaContext:
         parameters.n_ctx = tokens
         parameters.n_batch = parameters.n_ubatch = _BATCH_TOKENS
         parameters.n_seq_max = sequences
-        parameters.kv_unified = True  # a sequence may use what the others leave
+        parameters.kv_unified = is_shared
         parameters.n_threads = parameters.n_threads_batch = threads or os.cpu_count() or 1
         self._lora: Any = None
         self._context: Any = ll.llama_init_from_model(model.handle, parameters)
@@ -199,7 +200,8 @@ class LlamaContext:
             raise ModelFileError(f"no memory for {tokens} tokens of context of {model.file.path}")
         self._memory: Any = ll.llama_get_memory(self._context)
         self._batch_tokens = min(_BATCH_TOKENS, ll.llama_n_batch(self._context))
-        self._batch: Any = ll.llama_batch_init(_BATCH_TOKENS, 0, 1)
+        self._batch = LlamaBatch(self._batch_tokens)
+        self._width = int(ll.llama_vocab_n_tokens(model.vocab_handle))
         if adapter is not None:
             self._set_adapter(adapter)
 
@@ -221,19 +223,8 @@ class LlamaContext:
         """
         self._require_sense(runs)
         rows = [np.empty((run.wanted, self.model.vocabulary_size), np.float32) for run in runs]
-        flat = [
-            (
-                index,
-                run.sequence,
-                run.position + offset,
-                token,
-                offset - len(run.tokens) + run.wanted,
-            )
-            for index, run in enumerate(runs)
-            for offset, token in enumerate(run.tokens)
-        ]
-        for start in range(0, len(flat), self._batch_tokens):
-            self._decode(flat[start : start + self._batch_tokens], rows)
+        for pieces in pieces_of(runs, self._batch_tokens):
+            self._decode(pieces, rows)
             on_batch()
         return rows
 
@@ -256,7 +247,6 @@ class LlamaContext:
     def close(self) -> None:
         """Free it."""
         if self._context:
-            ll.llama_batch_free(self._batch)
             ll.llama_free(self._context)
             self._context = None
         if self._lora:
@@ -289,17 +279,10 @@ class LlamaContext:
             if bad is not None:
                 raise UsageError(f"token {bad} is not in the vocabulary of {size} tokens")
 
-    def _decode(self, items: list[tuple[int, int, int, int, int]], rows: list[Logits]) -> None:
-        """One call of libllama; item: run, sequence, position, token, row (negative: none)."""
-        batch = self._batch
-        batch.n_tokens = len(items)
-        for i, (_, sequence, position, token, row) in enumerate(items):
-            batch.token[i] = token
-            batch.pos[i] = position
-            batch.n_seq_id[i] = 1
-            batch.seq_id[i][0] = sequence
-            batch.logits[i] = row >= 0
-        result = ll.llama_decode(self._context, batch)
+    def _decode(self, pieces: Sequence[Piece], rows: Sequence[Logits]) -> None:
+        """One call of libllama."""
+        self._batch.fill(pieces)
+        result = ll.llama_decode(self._context, self._batch.handle)
         if result == _NO_KV_SLOT:
             raise UsageError(
                 f"the text does not fit into a context of {self.tokens} tokens; shorten it or raise"
@@ -307,45 +290,59 @@ class LlamaContext:
             )
         if result != 0:
             raise ModelFileError(f"llama.cpp failed on {self.model.file.path} with code {result}")
-        width = (self.model.vocabulary_size,)
-        for i, (run, _, _, _, row) in enumerate(items):
-            if row >= 0:
-                pointer = ll.llama_get_logits_ith(self._context, i)
-                rows[run][row] = np.ctypeslib.as_array(pointer, shape=width)
+        count = sum(piece.wanted for piece in pieces)
+        if not count:
+            return
+        told = told_rows(self._context, count, self._width)[:, : self.model.vocabulary_size]
+        begin = 0
+        for piece in pieces:
+            end = begin + piece.wanted
+            rows[piece.run][piece.row : piece.row + piece.wanted] = told[begin:end]
+            begin = end
 
 
-class CachedSequence:
-    """One text in a context of its own; only what is new since the last call is computed."""
+class CachedText:
+    """One text in a context; only what is new since the last call is computed.
 
-    def __init__(self, context: LlamaContext) -> None:
+    A `fedpt.decoding.ports.LocalText`.
+    """
+
+    def __init__(self, context: LlamaContext, sequence: int = 0) -> None:
         self._context = context
+        self._sequence = sequence
         self._tokens: list[int] = []
 
-    def logits_after(self, tokens: Sequence[int]) -> Logits:
-        """The next token's logits `(V,)` after the whole text `tokens`, which must not be empty.
+    @property
+    def tokens(self) -> Sequence[int]:
+        """What the cache holds."""
+        return self._tokens
+
+    def begin(self, tokens: Sequence[int]) -> int:
+        """Go back to the longest beginning that is shared with `tokens`; how long it is."""
+        kept = common_prefix(self._tokens, tokens)
+        self.rewind(kept)
+        return kept
+
+    def append(self, tokens: Sequence[int], wanted: int) -> Logits:
+        """Add tokens; the logits `(wanted, V)` after each of the last `wanted` of them.
 
         Raises:
             UsageError: See `LlamaContext.evaluate`. The cache is then empty, and usable.
         """
-        kept = min(common_prefix(self._tokens, tokens), len(tokens) - 1)
-        if kept < len(self._tokens):
-            self._context.forget(0, kept)
-        self._tokens = []
+        run = Run(self._sequence, len(self._tokens), tokens, wanted)
         try:
-            (rows,) = self._context.evaluate([Run(0, kept, tokens[kept:])])
+            (rows,) = self._context.evaluate([run])
         except FedptError:
-            self._context.forget(0)
+            self.rewind(0)
             raise
-        self._tokens = list(tokens)
-        return np.asarray(rows[0])
+        self._tokens += tokens
+        return rows
 
-
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two texts begin with in common."""
-    for index, (left, right) in enumerate(zip(first, second, strict=False)):
-        if left != right:
-            return index
-    return min(len(first), len(second))
+    def rewind(self, length: int) -> None:
+        """Forget all from `length` on."""
+        if length < len(self._tokens) or length == 0:
+            self._context.forget(self._sequence, length)
+            del self._tokens[length:]
 
 
 @ll.llama_log_callback  # type: ignore[untyped-decorator]  # ctypes

@@ -1,18 +1,16 @@
-"""Messages to bytes and back; the only place that knows MessagePack, and logits' own format."""
+"""Messages to bytes and back; the only place that knows MessagePack."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 
 from fedpt.errors import MalformedMessageError
-from fedpt.proxy_tuning import Logits
-from fedpt.wire.messages import Message
+from fedpt.wire.messages import AnswerReply, AnswerRequest, LogitReply, LogitRequest, Message
 
 M = TypeVar("M", bound=Message)
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""The largest legitimate message is a float32 row of logits: 1 MB at a vocabulary of 260,000."""
+"""The largest legitimate message holds whole float32 rows: 1 MB each at a vocabulary of 260,000."""
 
 
 def encode(message: Message) -> bytes:
@@ -26,32 +24,40 @@ def decode(payload: bytes, kind: type[M]) -> M:
     Raises:
         MalformedMessageError: It is something else. Daemons log it and go on.
     """
+    message: M = _decode(payload, kind, kind.__name__)
+    return message
+
+
+def decode_worker_request(payload: bytes) -> LogitRequest | AnswerRequest:
+    """Read what a device asks of a logit worker.
+
+    Raises:
+        MalformedMessageError: It is neither.
+    """
+    message: LogitRequest | AnswerRequest = _decode(
+        payload, LogitRequest | AnswerRequest, "logit or answer request"
+    )
+    return message
+
+
+def decode_worker_reply(payload: bytes) -> LogitReply | AnswerReply:
+    """Read what a logit worker answers.
+
+    Raises:
+        MalformedMessageError: It is neither.
+    """
+    message: LogitReply | AnswerReply = _decode(
+        payload, LogitReply | AnswerReply, "logit or answer reply"
+    )
+    return message
+
+
+def _decode(payload: bytes, kind: Any, name: str) -> Any:  # Any: msgspec takes unions too
     if len(payload) > MAX_MESSAGE_BYTES:
         raise MalformedMessageError(
-            f"a {kind.__name__} of {len(payload)} bytes; {MAX_MESSAGE_BYTES} is the most"
+            f"a {name} of {len(payload)} bytes; {MAX_MESSAGE_BYTES} is the most"
         )
     try:
         return msgspec.msgpack.decode(payload, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise MalformedMessageError(f"not a {kind.__name__}: {error}") from error
-
-
-def row_to_bytes(row: Logits) -> bytes:
-    """One row of logits `(V,)` as little-endian float32."""
-    return row.astype("<f4").tobytes()
-
-
-def row_from_bytes(content: bytes, *, vocabulary_size: int) -> Logits:
-    """Read a row of logits, trusting nothing.
-
-    Raises:
-        MalformedMessageError: Another length than the vocabulary's, or a value that is not finite.
-    """
-    if len(content) != 4 * vocabulary_size:
-        raise MalformedMessageError(
-            f"a row of {len(content)} bytes for a vocabulary of {vocabulary_size} tokens"
-        )
-    row: Logits = np.frombuffer(content, dtype="<f4").astype(np.float32)
-    if not np.isfinite(row).all():
-        raise MalformedMessageError("a row of logits with values that are not finite")
-    return row
+        raise MalformedMessageError(f"not a {name}: {error}") from error

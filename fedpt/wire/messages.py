@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from fedpt.decoding.sampling import Sampling
 from fedpt.ids import SHA256_PATTERN
 
 # \Z, for $ also matches before a line break at the end
@@ -66,12 +67,16 @@ class TrainingPlan(Message, frozen=True, kw_only=True):
     context_tokens: Size
 
 
+Weight = Annotated[float, Meta(ge=0, le=100)]
+"""Of a model; bounded, so that no sum of logits overflows."""
+
+
 class SteeringCoefficients(Message, frozen=True, kw_only=True):
     """See `fedpt.proxy_tuning.Coefficients`."""
 
-    alpha: float = 1.0
-    beta: float = 1.0
-    gamma: float = 1.0
+    alpha: Weight = 1.0
+    beta: Weight = 1.0
+    gamma: Weight = 1.0
 
 
 class SignedRelease(Message, frozen=True, kw_only=True):
@@ -157,27 +162,91 @@ class UpdateReceipt(Message, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class LogitRequest(Message, frozen=True, kw_only=True):
-    """A device asks for the large model's logits after the last of `tokens`.
+Session = Annotated[bytes, Meta(min_length=8, max_length=8)]
+"""A conversation with a logit worker: random bytes."""
 
-    The worker keeps what came before at `position` under `session`, so only new tokens travel.
+Tokens = Annotated[bytes, Meta(max_length=3 * 65_536)]
+"""Token ids; see `token_format`."""
+
+
+class Opening(Message, frozen=True, kw_only=True):
+    """What a device believes of the worker; sent with a session's first tokens."""
+
+    vocabulary: Annotated[str, Meta(max_length=64)] = ""
+    """Hash of its vocabulary; empty: not checked."""
+    large: Annotated[str, Meta(max_length=200)] = ""
+    """Name of the large model that it was told of; empty: any."""
+
+
+class LogitRequest(Message, frozen=True, kw_only=True, array_like=True, tag=1):
+    """A device asks for the large model's logits after each of the last `rows` tokens.
+
+    The worker keeps what came before at `position` under `session`, so only new tokens travel. An
+    array on the wire, for it travels often: fields are only ever added at its end.
     """
 
     request: Count
-    session: Annotated[str, Meta(min_length=1, max_length=64)]
+    session: Session
     position: Count
-    tokens: Annotated[list[Count], Meta(min_length=1, max_length=65_536)]
+    tokens: Tokens
+    rows: Annotated[int, Meta(ge=1, le=64)]
+    largest: Count
+    """How many of a row's largest logits; 0: all, as float32."""
+    precision: Literal["f16", "q8", "f32"] = "f16"
+    candidates: Annotated[bytes, Meta(max_length=262_144)] = b""
+    """For each row a set of ids whose logits are wanted too, all of one size."""
+    opening: Opening | None = None
 
 
-class LogitReply(Message, frozen=True, kw_only=True):
-    """One row of logits, or why there is none."""
+class AnswerRequest(Message, frozen=True, kw_only=True, array_like=True, tag=2):
+    """A device asks a worker to steer the next tokens itself, with the federation's adapter.
+
+    The worker drafts and verifies with all three models and answers in one or more `AnswerReply`.
+    """
 
     request: Count
-    session: str
+    session: Session
+    position: Count
+    tokens: Tokens
+    most: Annotated[int, Meta(ge=1, le=65_536)]
+    """Tokens wanted, at most."""
+    adapter: Sha256Text
+    """The adapter that the device answers with itself."""
+    coefficients: SteeringCoefficients
+    sampling: Sampling
+    grammar: Annotated[str, Meta(max_length=65_536)] = ""
+    """GBNF that the answer must keep to; empty: none."""
+    answered: Count = 0
+    """How many of the tokens are the answer's already: the grammar is past them."""
+    opening: Opening | None = None
+
+
+class LogitReply(Message, frozen=True, kw_only=True, array_like=True, tag=1):
+    """Rows of logits, or why there are none."""
+
+    request: Count
+    session: Session
     worker: str = ""
     """Where the session's further requests go: `topics.worker_logits`."""
-    row: bytes = b""
-    """Little-endian float32, one for each token of the vocabulary."""
+    busy_us: Count = 0
+    """From the request's arrival at the worker to this reply, microseconds."""
+    rows: bytes = b""
+    """See `logit_format`."""
     code: str = ""
     """Empty, or why there is no row. `session_lost`: send all tokens again, from position 0."""
+    reason: str = ""
+
+
+class AnswerReply(Message, frozen=True, kw_only=True, array_like=True, tag=2):
+    """Some of the tokens that an `AnswerRequest` wants, or why there are no more."""
+
+    request: Count
+    session: Session
+    worker: str = ""
+    first: Count = 0
+    """How many tokens of this answer came in replies before."""
+    tokens: Tokens = b""
+    is_last: bool = False
+    """No more replies to this request will come."""
+    code: str = ""
     reason: str = ""

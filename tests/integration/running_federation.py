@@ -13,7 +13,7 @@ from converters.model_to_gguf import convert_model
 from coordinator.drivers.journal import read_journal
 from coordinator.state import FederationState
 from coordinator.transitions import fold
-from edge_runtime.drivers.local_api import daemon_status
+from edge_runtime.drivers.local_client import daemon_status
 from edge_runtime.settings import socket_in
 from fedpt.errors import DeviceDownError
 from tests.fakes.tiny_models import make_tiny_llama, write_examples

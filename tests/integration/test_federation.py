@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.state import Phase
-from edge_runtime.assistant import AnswerSummary, Question
-from edge_runtime.drivers.local_api import ask_daemon
+from edge_runtime.drivers.local_client import ask_daemon
+from edge_runtime.question import AnswerSummary, user_question
 from edge_runtime.settings import socket_in
 from tests.integration.running_federation import RunningFederation
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.llama, pytest.mark.slow]
 
 def _ask(federation: RunningFederation, device: str, mode: str) -> AnswerSummary:
     socket = socket_in(federation.folder / f"state-{device}")
-    return list(ask_daemon(socket, Question("turn on the lamp", mode)))[-1]
+    return list(ask_daemon(socket, user_question("turn on the lamp", mode)))[-1]
 
 
 def test_two_rounds_end_with_assistants_that_answer_alone_and_steered(tmp_path):

@@ -13,8 +13,8 @@ from coordinator.drivers.journal import read_journal
 from coordinator.state import Phase
 from coordinator.transitions import fold
 from deploy.fleet.operator_calls import call_service
-from edge_runtime.assistant import Question
-from edge_runtime.drivers.local_api import ask_daemon, daemon_status
+from edge_runtime.drivers.local_client import ask_daemon, daemon_status
+from edge_runtime.question import user_question
 from edge_runtime.settings import socket_in
 from fedpt.certificates import read_certificate
 from fedpt.errors import DeviceDownError
@@ -121,16 +121,16 @@ def test_boards_enrol_train_a_round_and_answer_and_a_removed_one_is_left_out(fed
         assert read_certificate(identity).name == device
         assert not (federation.folder / device / "enrolment.token").exists()
 
-    steered = list(ask_daemon(federation.socket("garage"), Question("turn on", "steered")))[-1]
+    steered = list(ask_daemon(federation.socket("garage"), user_question("turn on", "steered")))[-1]
     assert steered.fallback == ""
     assert steered.steered_tokens == steered.tokens > 0
 
     call_service(fleet.fleet, fleet.operator_key(), "remove", name="garage")
     fleet.reload_broker()
-    alone = list(ask_daemon(federation.socket("garage"), Question("turn on", "steered")))[-1]
+    alone = list(ask_daemon(federation.socket("garage"), user_question("turn on", "steered")))[-1]
     assert alone.steered_tokens == 0
     assert alone.fallback != ""
-    other = list(ask_daemon(federation.socket("attic"), Question("turn on", "steered")))[-1]
+    other = list(ask_daemon(federation.socket("attic"), user_question("turn on", "steered")))[-1]
     assert other.fallback == ""
 
     doctor = subprocess.run(

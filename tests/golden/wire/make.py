@@ -6,8 +6,11 @@ written again: it stands for what other versions have sent, and must decode for 
 
 from pathlib import Path
 
+from fedpt.decoding.sampling import Sampling
 from fedpt.wire.codec import encode
 from fedpt.wire.messages import (
+    AnswerReply,
+    AnswerRequest,
     BlobRef,
     ChunkRequest,
     CoordinatorStatus,
@@ -15,6 +18,7 @@ from fedpt.wire.messages import (
     LogitReply,
     LogitRequest,
     Message,
+    Opening,
     ReleaseAnnouncement,
     RoundAnnouncement,
     SignedRelease,
@@ -34,6 +38,8 @@ _RELEASE = SignedRelease(
     manifest=b'{"format": 1, "kind": "model"}', key="0123456789abcdef", signature=bytes(range(64))
 )
 _COEFFICIENTS = SteeringCoefficients(alpha=1.0, beta=0.5, gamma=0.25)
+
+_OPENING = Opening(vocabulary="d" * 64, large="SmolLM2 1.7B Instruct")
 
 EXAMPLES: tuple[Message, ...] = (
     _ADAPTER,
@@ -81,12 +87,46 @@ EXAMPLES: tuple[Message, ...] = (
     UpdateReceipt(
         run=_RUN, round=3, update="c" * 64, accepted=False, code="adapter", reason="not finite"
     ),
-    LogitRequest(request=7, session="4f1c", position=12, tokens=[0, 383, 65_536]),
+    _OPENING,
+    LogitRequest(
+        request=7,
+        session=bytes(range(8)),
+        position=0,
+        tokens=bytes.fromhex("0000007f0100000001"),
+        rows=2,
+        largest=2,
+        precision="q8",
+        candidates=bytes.fromhex("057b8001"),
+        opening=_OPENING,
+    ),
     LogitReply(
         request=7,
-        session="4f1c",
+        session=bytes(range(8)),
         worker="worker-0123456789ab",
-        row=bytes.fromhex("0000803f000000c0"),
+        busy_us=1500,
+        rows=bytes.fromhex("000100000000000040003c05003c"),
+        code="",
+        reason="",
+    ),
+    AnswerRequest(
+        request=8,
+        session=bytes(range(8, 16)),
+        position=12,
+        tokens=bytes.fromhex("7f0100"),
+        most=128,
+        adapter="a" * 64,
+        coefficients=_COEFFICIENTS,
+        sampling=Sampling(temperature=0.5, top_p=0.9, seed=3),
+        grammar='root ::= "yes" | "no"',
+        answered=1,
+    ),
+    AnswerReply(
+        request=8,
+        session=bytes(range(8, 16)),
+        worker="worker-0123456789ab",
+        first=1,
+        tokens=bytes.fromhex("0200007f0100"),
+        is_last=True,
         code="",
         reason="",
     ),

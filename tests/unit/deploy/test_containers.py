@@ -24,7 +24,7 @@ from coordinator.settings import ENVIRONMENT_PREFIX as COORDINATOR_PREFIX
 from coordinator.settings import CoordinatorSettings
 from coordinator.state import Fleet
 from coordinator.transitions import fold
-from coordinator.worker_identity import worker_identity
+from coordinator.worker.identity import worker_identity
 from deploy.fleet.creating import ServerPlaces, create_fleet, new_record
 from edge_runtime.settings import ENVIRONMENT_PREFIX as DEVICE_PREFIX
 from edge_runtime.settings import DeviceSettings

@@ -47,7 +47,7 @@ def test_an_adapter_that_fits_is_let_through(base: GgufFile, tmp_path: Path) -> 
         ({"general.type": "model"}, "general.type is 'model', not 'adapter'"),
         ({"adapter.type": "control"}, "adapter.type is 'control', not 'lora'"),
         ({"general.architecture": "qwen2"}, "is 'qwen2', not 'llama'"),
-        ({"adapter.lora.alpha": 8}, "adapter.lora.alpha is missing"),
+        ({"adapter.lora.alpha": 8}, "adapter.lora.alpha is stored as type 4"),
         ({BASE_WEIGHTS_KEY: ""}, "does not say which base model it is for"),
     ],
 )

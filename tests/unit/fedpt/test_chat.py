@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from fedpt.chat import EncodedExample, encode_example, encode_prompt, render_prompt
+from fedpt.chat import (
+    ChatMessage,
+    EncodedExample,
+    encode_example,
+    encode_prompt,
+    render_messages,
+    render_prompt,
+)
 from fedpt.drivers.llama import LlamaModel
 from fedpt.errors import ModelFileError
 from fedpt.examples import Example
@@ -62,6 +69,13 @@ def test_a_template_has_its_blocks_trimmed_as_in_transformers() -> None:
         "{% for m in messages %}\n  {% if true %}\n{{ m.content }}{% endif %}\n{% endfor %}\n"
     )
     assert render_prompt(template, "q") == "q"
+
+
+def test_tools_are_written_as_transformers_does() -> None:
+    message = ChatMessage(role="user", content="a")
+    tools = [{"name": "lamp", "about": "<Küche> & 'hall'"}]
+    text = render_messages("{{ tools | tojson }}", [message], tools)
+    assert text == """[{"name": "lamp", "about": "<Küche> & 'hall'"}]"""
 
 
 def test_prompts_may_spell_special_tokens_but_answers_not() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedpt.drivers.llama import CachedSequence, LlamaContext, LlamaModel, Run, common_prefix
+from fedpt.drivers.llama import CachedText, LlamaContext, LlamaModel, Run
 from fedpt.errors import AdapterError, ModelFileError, UsageError
 from fedpt.proxy_tuning import Logits
 from tests.fakes.raw_llama import llama_logits
@@ -179,9 +179,14 @@ def test_a_damaged_adapter_is_refused(
 def test_a_cached_text_is_as_a_fresh_one_after_every_edit(
     model: LlamaModel, context: LlamaContext
 ) -> None:
-    cached = CachedSequence(context)
+    cached = CachedText(context)
     for text in ([5, 6], [5, 6, 7], [5, 6, 7], [5, 6], [5, 9, 7, 8, 9], [8], [5, 9]):
-        np.testing.assert_allclose(cached.logits_after(text), fresh(model, text), atol=BATCHED)
+        np.testing.assert_allclose(after(cached, text), fresh(model, text), atol=BATCHED)
+
+
+def after(cached: CachedText, text: list[int]) -> Logits:
+    kept = cached.begin(text[:-1])
+    return np.asarray(cached.append(text[kept:], 1)[0])
 
 
 @settings(
@@ -191,30 +196,32 @@ def test_a_cached_text_is_as_a_fresh_one_after_every_edit(
 def test_any_edits_end_at_the_same_logits(
     model: LlamaModel, context: LlamaContext, texts: list[list[int]]
 ) -> None:
-    cached = CachedSequence(context)
-    context.forget(0)
+    cached = CachedText(context)
+    cached.rewind(0)
     for text in texts:
-        got = cached.logits_after(text)
+        got = after(cached, text)
     np.testing.assert_allclose(got, fresh(model, texts[-1]), atol=BATCHED)
+
+
+def test_several_rows_are_those_of_each_position(model: LlamaModel, context: LlamaContext) -> None:
+    cached = CachedText(context)
+    rows = cached.append([5, 6, 7, 8], 3)
+    for row, end in zip(rows, (2, 3, 4), strict=True):
+        np.testing.assert_allclose(row, fresh(model, [5, 6, 7, 8][:end]), atol=BATCHED)
+    cached.rewind(2)
+    assert list(cached.tokens) == [5, 6]
+    np.testing.assert_allclose(cached.append([9], 1)[0], fresh(model, [5, 6, 9]), atol=BATCHED)
 
 
 def test_a_text_that_grew_too_long_leaves_a_usable_cache(
     model: LlamaModel, context: LlamaContext
 ) -> None:
-    cached = CachedSequence(context)
-    cached.logits_after([5] * 200)
+    cached = CachedText(context)
+    cached.append([5] * 200, 1)
     for bad in ([5] * 700, [5, 384], []):
         with pytest.raises(UsageError):
-            cached.logits_after(bad)
-    np.testing.assert_allclose(cached.logits_after([5, 6]), fresh(model, [5, 6]), atol=BATCHED)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "count"),
-    [([], [], 0), ([1], [], 0), ([1, 2], [1, 3], 1), ([1, 2], [1, 2, 3], 2), ([2], [1], 0)],
-)
-def test_what_two_texts_have_in_common(first: list[int], second: list[int], count: int) -> None:
-    assert common_prefix(first, second) == count
+            cached.append(bad, 1)
+    np.testing.assert_allclose(after(cached, [5, 6]), fresh(model, [5, 6]), atol=BATCHED)
 
 
 # -- tokens ----------------------------------------------------------------------------------------

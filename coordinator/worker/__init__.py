@@ -1,0 +1,1 @@
+"""A logit worker: the large model, asked by many devices at once."""

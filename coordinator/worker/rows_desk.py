@@ -1,0 +1,83 @@
+"""Requests for rows of logits, from a device's message to the reply."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from coordinator.worker.admission import Admission
+from coordinator.worker.answers import LARGE
+from coordinator.worker.batching import Batcher, Job, Told
+from coordinator.worker.replies import Replies
+from coordinator.worker.sessions import Session, Sessions
+from coordinator.worker.told_rows import told_to_bytes
+from fedpt.errors import FedptError
+from fedpt.ids import DeviceId
+from fedpt.wire.messages import LogitReply, LogitRequest
+from fedpt.wire.token_format import id_sets_from_bytes, tokens_from_bytes
+
+
+class RowsDesk:
+    """On the thread that steps the batcher."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        sessions: Sessions,
+        admission: Admission,
+        replies: Replies,
+        *,
+        vocabulary_size: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._batcher = batcher
+        self._sessions = sessions
+        self._admission = admission
+        self._replies = replies
+        self._vocabulary_size = vocabulary_size
+        self._clock = clock
+
+    def hear(self, device: DeviceId, request: LogitRequest, arrived: float) -> None:
+        """Begin with a request.
+
+        Raises:
+            FedptError: It is refused.
+        """
+        tokens = tokens_from_bytes(request.tokens)
+        candidates = id_sets_from_bytes(
+            request.candidates, request.rows, vocabulary_size=self._vocabulary_size
+        )
+        self._admission.require_amount(largest=request.largest, candidates=len(candidates[0]))
+        self._admission.enter(device, request.rows, self._clock())
+        try:
+            session, kept = self._sessions.continued(
+                (device, "rows", request.session), request.position, tokens, wanted=request.rows
+            )
+        except FedptError:
+            self._admission.leave(device, unused=request.rows)
+            raise
+        session.users += 1
+        on_done = partial(self._tell, session, request, arrived)
+        new = session.tokens[kept:]
+        self._batcher.submit(Job(LARGE, device, session.slot, kept, new, request.rows, on_done))
+
+    def _tell(
+        self, session: Session, request: LogitRequest, arrived: float, told: Told | FedptError
+    ) -> None:
+        session.users -= 1
+        self._admission.leave(session.device)
+        try:
+            if isinstance(told, FedptError):
+                raise told
+            rows = told_to_bytes(told, request, vocabulary_size=self._vocabulary_size)
+        except FedptError as error:
+            self._sessions.lose(session)
+            self._replies.refuse(session.device, request, error)
+            return
+        reply = LogitReply(
+            request=request.request,
+            session=request.session,
+            worker=self._replies.worker,
+            busy_us=int((self._clock() - arrived) * 1e6),
+            rows=rows,
+        )
+        self._replies.send_rows(session.device, request, reply)

@@ -1,0 +1,1 @@
+"""`fedpt chat`: a conversation on a terminal. `conversation` decides, `session` does."""

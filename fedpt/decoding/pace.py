@@ -1,0 +1,122 @@
+"""How many rows to ask for at once: a pure function of how often drafts are right, and of times.
+
+With acceptance a, r rows give (1 - a^r) / (1 - a) tokens on average. They take a round trip, the
+large model's time for r rows, and, when a draft was wrong, the drafting of r new ones; drafts that
+were right are made while a reply is awaited and cost nothing.
+"""
+
+from typing import Final, NamedTuple
+
+_DECAY: Final = 0.95
+"""Of the weight of earlier drafts at each one more: about the last twenty count."""
+
+_FORGET: Final = 0.8
+_LEAST_SPREAD: Final = 0.5
+_FIRST_ROWS: Final = 4
+_FIRST_GUESS: Final = 0.85
+_GUESS_WEIGHT: Final = 4.0
+
+
+class Pace:
+    """Learns acceptance and times, and says how many rows to ask for."""
+
+    def __init__(self, *, most_rows: int) -> None:
+        self._most_rows = most_rows
+        self._right = _FIRST_GUESS * _GUESS_WEIGHT
+        self._tried = _GUESS_WEIGHT
+        self._network = _Line()
+        self._model = _Line()
+        self._draft = _Line()
+        self._antiexpert = _Line()
+
+    @property
+    def acceptance(self) -> float:
+        """The share of drafts that were right lately."""
+        return self._right / self._tried
+
+    def saw_draft(self, seconds: float) -> None:
+        """One token was drafted."""
+        self._draft.saw(1, seconds)
+
+    def saw_antiexpert(self, rows: int, seconds: float) -> None:
+        """The antiexpert ran over so many drafts."""
+        self._antiexpert.saw(rows, seconds)
+
+    def saw_verdict(self, *, is_right: bool) -> None:
+        """One draft was accepted or replaced."""
+        self._right = self._right * _DECAY + is_right
+        self._tried = self._tried * _DECAY + 1
+
+    def saw_reply(self, rows: int, network_s: float, model_s: float) -> None:
+        """Some rows came."""
+        self._network.saw(1, network_s)
+        self._model.saw(rows, model_s)
+
+    def rows(self) -> int:
+        """How many rows give the most tokens a second, as far as we know."""
+        if self._model.is_new:
+            return min(_FIRST_ROWS, self._most_rows)
+        model_s, row_s = self._model.fit()
+        draft_s = self._draft.at(1) + self._antiexpert.fit()[1]
+        times = Times(self._network.at(1) + model_s, row_s, draft_s)
+        return best_rows(min(self.acceptance, 0.99), times, most_rows=self._most_rows)
+
+
+class Times(NamedTuple):
+    """What a round trip is made of, s."""
+
+    trip_s: float
+    """Whatever the number of rows."""
+    row_s: float
+    """For each row."""
+    draft_s: float
+    """For each row whose draft must be made before we can ask."""
+
+
+def best_rows(acceptance: float, times: Times, *, most_rows: int) -> int:
+    """The number of rows with the most expected tokens a second; `acceptance` is below 1."""
+
+    def speed(rows: int) -> float:
+        all_right = acceptance**rows
+        tokens = (1 - all_right) / (1 - acceptance)
+        drafting = rows * times.draft_s * (1 - all_right)
+        return tokens / (times.trip_s + rows * times.row_s + drafting + 1e-9)
+
+    return max(range(1, most_rows + 1), key=speed)
+
+
+class _Line:
+    """A straight line through times by size, recent ones counting more: start + slope * size."""
+
+    def __init__(self) -> None:
+        self._weight = self._size = self._time = self._square = self._product = 0.0
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was seen yet."""
+        return self._weight == 0
+
+    def saw(self, size: int, seconds: float) -> None:
+        """A thing of this size took so long."""
+        self._weight = self._weight * _FORGET + 1
+        self._size = self._size * _FORGET + size
+        self._time = self._time * _FORGET + seconds
+        self._square = self._square * _FORGET + size * size
+        self._product = self._product * _FORGET + size * seconds
+
+    def fit(self) -> tuple[float, float]:
+        """Start and slope, neither negative. Seen at one size only, half of it is the slope's."""
+        if self.is_new:
+            return 0.0, 0.0
+        size, time = self._size / self._weight, self._time / self._weight
+        spread = self._square / self._weight - size * size
+        slope = time / size / 2
+        if spread > _LEAST_SPREAD:
+            slope = (self._product / self._weight - size * time) / spread
+        slope = min(max(slope, 0.0), time / size)
+        return time - slope * size, slope
+
+    def at(self, size: int) -> float:
+        """What a thing of this size takes."""
+        start, slope = self.fit()
+        return start + slope * size
