@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit format clean
+.PHONY: help demo test check bench audit format clean
 
 help: ## show what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,10 @@ check: $(READY) ## lint, types and import rules
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
+
+bench: $(READY) ## measure: all six benchmarks, as root (network namespaces)
+	@for name in local_decode steered_decode over_a_network bytes_per_token worker_throughput loopback_round_trip; do \
+		$(VENV)/bin/python -W ignore -m benchmarks.$$name $(ARGS) || exit 1; echo; done
 
 audit: ## look the pinned packages up among known vulnerabilities (needs the index's advisories)
 	@$(PYTHON) -m venv --clear $(VENV)-audit

@@ -39,11 +39,14 @@ from fedpt.chat import ChatMessage, encode_messages, with_begin
 from fedpt.decoding.answer import Patience, Step, decode
 from fedpt.decoding.draft_and_verify import DraftAndVerify, Settings
 from fedpt.decoding.drafting import Rules
+from fedpt.decoding.pace import Pace
 from fedpt.drivers.llama import LlamaContext, LlamaModel
 from fedpt.drivers.llama_grammar import GrammarConstraint
 from fedpt.errors import LongQuestionError, UsageError
 from fedpt.proxy_tuning import PLAIN, Coefficients
+from fedpt.wire.codec import MAX_MESSAGE_BYTES
 
+_LARGEST_REPLY_BYTES: Final = MAX_MESSAGE_BYTES - 4096
 _SWITCH_WAIT_S: Final = 10.0
 """A running answer may take minutes; whoever switches has other things to do meanwhile."""
 
@@ -97,6 +100,7 @@ class Assistant:
         self._large = large
         self._lock = threading.Lock()
         self._step_since: float | None = None
+        self._pace = Pace(most_rows=self._most_rows())
         self.coefficients: Coefficients = PLAIN
         self._antiexpert = self._new_context(None)
         self._expert = self._new_expert("", None, is_personal=False)
@@ -200,11 +204,7 @@ class Assistant:
             self._settings.share_questions, question.mode, has_large=self.has_large
         )
         conversation, cached = expert.cache.pick(prompt)
-        steering = (
-            self._steering(question, len(prompt), rules, conversation)
-            if mode == "steered"
-            else None
-        )
+        steering = self._steering(question, rules, conversation) if mode == "steered" else None
         steps = decode(
             prompt,
             expert=conversation.expert,
@@ -241,9 +241,7 @@ class Assistant:
                 return
             yield step
 
-    def _steering(
-        self, question: Question, prompt_tokens: int, rules: Rules, conversation: Conversation
-    ) -> _Steering:
+    def _steering(self, question: Question, rules: Rules, conversation: Conversation) -> _Steering:
         access, settings = self._large, self._settings
         assert access is not None  # nothing is steered without
         where = where_to_steer(
@@ -251,14 +249,13 @@ class Assistant:
             has_worker=access.at_worker is not None,
             is_personal=self._expert.is_personal or not self._expert.adapter,
             needs_logits=question.top_logprobs is not None,
+            is_constrained=bool(question.grammar),
         )
         steerer: WorkerSteerer
         if where == "logits" or access.at_worker is None:
             steerer = self._drafting(access, conversation)
         else:
-            plan = AnswerPlan(
-                self._expert.adapter, self.coefficients, rules, question.grammar, prompt_tokens
-            )
+            plan = AnswerPlan(self._expert.adapter, self.coefficients, rules)
             worker = access.at_worker(plan)
             steerer = WorkerFirst(worker, lambda: self._drafting(access, conversation))
         before = access.traffic.copy()
@@ -274,10 +271,19 @@ class Assistant:
                 candidates=settings.candidate_logits,
                 tolerance=settings.sampling_tolerance,
                 first_detail="all" if settings.exact_logits else "few",
-                most_rows=settings.draft_tokens,
+                most_rows=self._most_rows(),
             ),
             clock=time.monotonic,
+            pace=self._pace,
         )
+
+    def _most_rows(self) -> int:
+        """Whole rows are large: no more of them than go into one message."""
+        settings = self._settings
+        if not settings.exact_logits:
+            return settings.draft_tokens
+        fitting = _LARGEST_REPLY_BYTES // (4 * self._model.vocabulary_size)
+        return max(1, min(settings.draft_tokens, fitting))
 
     def _encoded(self, question: Question) -> tuple[int, ...]:
         if question.text:

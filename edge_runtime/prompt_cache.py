@@ -35,11 +35,12 @@ class PromptCache:
     def pick(self, prompt: Sequence[int]) -> tuple[Conversation, int]:
         """The conversation to go on with, and how much of the prompt its expert holds.
 
-        The one that shares most of the prompt, if that is most of what it holds or of the prompt;
-        else the one that was not used for longest, so that a mere common opening displaces nothing.
+        The one that shares most of the prompt, the latest of equals, if that is most of what it
+        holds or of the prompt; else the one that was not used for longest, so that a mere common
+        opening displaces nothing.
         """
         shared = [common_prefix(one.expert.tokens, prompt) for one in self._conversations]
-        best = max(range(len(shared)), key=shared.__getitem__)
+        best = max(range(len(shared)), key=lambda place: (shared[place], place))
         held = len(self._conversations[best].expert.tokens)
         place = best if 2 * shared[best] >= min(held, len(prompt)) and shared[best] else 0
         conversation = self._conversations.pop(place)

@@ -91,6 +91,8 @@ class Steps(msgspec.Struct, frozen=True, kw_only=True):
     """Of these, rows whose first reply was enough to be sure."""
     largest_doubt: float = 0.0
     """Of the steered tokens: total variation from whole rows, at most."""
+    is_approximate: bool = False
+    """Whether the large model is a server whose rows may be off by more than they say."""
     waited_s: float = 0.0
     network_s: float = 0.0
     """A round trip without the model's work, median."""

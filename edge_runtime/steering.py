@@ -27,9 +27,6 @@ class AnswerPlan:
     adapter: str
     coefficients: Coefficients
     rules: Rules
-    grammar: str
-    """In GBNF, as `rules.constraint` has it; empty: none."""
-    prompt_tokens: int
 
 
 class WorkerSteerer(Steerer, Protocol):
@@ -121,6 +118,7 @@ def where_to_steer(
     has_worker: bool,
     is_personal: bool,
     needs_logits: bool,
+    is_constrained: bool,
 ) -> Where:
     """Where the work is done.
 
@@ -129,10 +127,11 @@ def where_to_steer(
         has_worker: Whether a worker can be asked for tokens at all.
         is_personal: Whether the adapter is this board's own, or none that a worker has.
         needs_logits: Whether the asker wants log-probabilities.
+        is_constrained: Whether a grammar holds: workers take none, for one can be made that never
+            comes to an end.
     """
-    if wanted == "logits" or not has_worker or is_personal or needs_logits:
-        return "logits"
-    return "tokens"
+    must_be_here = is_personal or needs_logits or is_constrained
+    return "logits" if wanted == "logits" or not has_worker or must_be_here else "tokens"
 
 
 def steps_of(where: Where, tally: Tally, traffic: Traffic) -> Steps:
@@ -148,6 +147,7 @@ def steps_of(where: Where, tally: Tally, traffic: Traffic) -> Steps:
         drafts_right=tally.drafts_right,
         certain_at_once=tally.certain_at_once,
         largest_doubt=tally.largest_doubt,
+        is_approximate=tally.is_approximate,
         waited_s=tally.waited_s,
         network_s=network_s[len(network_s) // 2] if network_s else 0.0,
     )

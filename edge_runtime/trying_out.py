@@ -1,11 +1,12 @@
 """An assistant in this very process: for trying models out, and for when the daemon is down."""
 
+import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from edge_runtime.assistant import Assistant
-from edge_runtime.drivers.local_large import LocalLarge
+from edge_runtime.drivers.local_large import ParallelLarge
 from edge_runtime.settings import AssistantSettings, DeviceSettings
 from edge_runtime.steering import LargeAccess, Traffic
 from fedpt.drivers.llama import CachedText, LlamaContext, LlamaModel
@@ -20,16 +21,18 @@ def open_assistant(
     Raises:
         ArtifactError: A file is missing or damaged, or they do not fit together.
     """
-    settings = AssistantSettings(system_prompt=system)
     model = stack.enter_context(LlamaModel(small))
     if large is None:
-        return _assistant(stack, model, settings, adapter)
+        return _assistant(stack, model, AssistantSettings(system_prompt=system), adapter)
+    threads = max(1, (os.cpu_count() or 1) // 2)  # half for the small model, half for the large one
+    settings = AssistantSettings(system_prompt=system, threads=threads)
     large_model = stack.enter_context(LlamaModel(large))
     require_same_vocabulary(model.vocabulary, large_model.vocabulary)
     context = stack.enter_context(
         LlamaContext(large_model, tokens=settings.context_tokens, threads=settings.threads)
     )
-    access = LargeAccess(LocalLarge(CachedText(context), clock=time.monotonic), Traffic())
+    parallel = stack.enter_context(ParallelLarge(CachedText(context), clock=time.monotonic))
+    access = LargeAccess(parallel, Traffic())
     return _assistant(stack, model, settings, adapter, large=access)
 
 

@@ -92,6 +92,8 @@ def _step_rows(steps: Steps) -> list[tuple[str, str]]:
         ]
     if steps.largest_doubt:
         rows.append(("largest doubt", f"{steps.largest_doubt:.2%} of a token's probability"))
+    if steps.is_approximate:
+        rows.append(("exactness", "approximate: the large model's server tells few tokens"))
     return rows
 
 

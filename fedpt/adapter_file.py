@@ -13,6 +13,8 @@ from fedpt.gguf_file import BASE_WEIGHTS_KEY, GgufFile, read_gguf, weights_sha25
 
 _FIRST: Final = ".lora_a"
 _SECOND: Final = ".lora_b"
+_EMBEDDING: Final = "token_embd.weight"
+_HEAD: Final = "output.weight"
 
 
 def require_adapter_fits(adapter_gguf: Path, base: GgufFile) -> None:
@@ -66,13 +68,20 @@ def _require_shapes(adapter: GgufFile, base: GgufFile) -> None:
         if first is None or second is None or name == target:
             raise AdapterError(f"{adapter.path}: tensor {name!r} is no half of a LoRA pair")
         matrix = base.tensors.get(target)
+        if target == _EMBEDDING and _HEAD not in base.tensors:
+            raise AdapterError(
+                f"{adapter.path}: embedding and head of the base model are one tensor, {target!r};"
+                " llama.cpp cannot change one of them alone"
+            )
         if matrix is None:
             raise AdapterError(f"{adapter.path}: the base model has no tensor {target!r}")
-        match first.shape, second.shape:
-            case (rank, columns), (rows, rank_again) if (
-                rank == rank_again and (rows, columns) == matrix.shape
-            ):
-                continue
+        rank, wanted = second.shape[-1], matrix.shape
+        if target == _EMBEDDING:  # llama.cpp looks tokens up in the rows of A, so it is transposed
+            shapes = ((wanted[0], rank), (wanted[-1], rank))
+        else:
+            shapes = ((rank, wanted[-1]), (wanted[0], rank))
+        if len(wanted) == 2 and (first.shape, second.shape) == shapes:  # noqa: PLR2004  # a matrix
+            continue
         raise AdapterError(
             f"{adapter.path}: {first.shape} and {second.shape} do not fit {target!r}, which is"
             f" {matrix.shape}"

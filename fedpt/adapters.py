@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import load, save
 
 from fedpt.errors import AdapterError, WrongBaseError
@@ -24,7 +24,14 @@ from fedpt.files import folder_written_aside
 from fedpt.ids import Sha256, is_sha256
 
 AdapterTensors: TypeAlias = dict[str, npt.NDArray[np.float32]]
-"""By PEFT's names (`base_model.model.<module>.lora_A.weight`): A is `(r, in)`, B `(out, r)`."""
+"""By PEFT's names (`base_model.model.<module>.lora_A.weight`): A is `(r, in)`, B `(out, r)`. Those
+of an embedding are called `lora_embedding_A`, without `.weight`: A is `(r, tokens)`."""
+
+FACTOR_PAIRS: Final = (
+    (".lora_A.weight", ".lora_B.weight"),
+    (".lora_embedding_A", ".lora_embedding_B"),
+)
+"""How names of factors end: linear layers, embeddings."""
 
 TENSOR_PREFIX: Final = "base_model.model."
 CONFIG_NAME: Final = "adapter_config.json"
@@ -37,13 +44,27 @@ _LARGEST_VALUE: Final = 100.0
 """Trained factors stay below one or two. One poisoned update with huge values, averaged in, would
 spoil the adapter of all."""
 
+_BASE_COPY: Final = ".base_layer.weight"
+_FLOATS: Final = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
+
 _SUPPORTED_CONFIG: Final = {
     "use_dora": (False, "DoRA changes more than a low-rank product"),
     "bias": ("none", "biases are not part of a low-rank adapter"),
+    "lora_bias": (False, "biases are not part of a low-rank adapter"),
     "modules_to_save": (None, "whole modules beside the adapter are not supported"),
+    "trainable_token_indices": (None, "single tokens' embeddings are no low-rank adapter"),
+    "target_parameters": (None, "parameters that are no linear layer's are not supported"),
+    "layer_replication": (None, "the base would need more layers than it has"),
+    "alora_invocation_tokens": (None, "an adapter that starts at a token is not supported"),
+    "use_qalora": (False, "QA-LoRA pools the inputs, which llama.cpp does not"),
     "rank_pattern": ({}, "one rank for all modules is supported"),
     "alpha_pattern": ({}, "one alpha for all modules is supported"),
 }
+
+
+_CHANGED_BASE: Final = ("pissa", "olora", "corda", "loftq")
+"""Ways to start that take the adapter's first values off the base's weights, so it fits only those.
+PEFT can save it for the base as it was (`path_initial_model_for_weight_conversion`)."""
 
 
 class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +126,14 @@ def read_peft_folder(folder: Path, *, base_weights: Sha256) -> Adapter:
     config = _read_config(folder / CONFIG_NAME)
     try:
         content = (folder / TENSORS_NAME).read_bytes()
-        tensors = _load_tensors(content)
+        tensors = _load_tensors(_factors_only(content))
+    except FileNotFoundError as error:
+        if (folder / "adapter_model.bin").exists():
+            raise AdapterError(
+                f"{folder} has its weights as pickle (.bin), which can run code and is never read;"
+                " save it as safetensors"
+            ) from None
+        raise AdapterError(f"cannot read {folder / TENSORS_NAME}: {error}") from error
     except (OSError, ValueError) as error:
         raise AdapterError(f"cannot read {folder / TENSORS_NAME}: {error}") from error
     stated = _metadata(content).get(_BASE_KEY, base_weights)
@@ -218,11 +246,9 @@ def _check(adapter: Adapter) -> None:
     if not adapter.tensors:
         raise AdapterError("the adapter has no tensors")
     for name, tensor in adapter.tensors.items():
-        module, _, factor = name.removesuffix(".weight").rpartition(".")
-        partner = {"lora_A": "lora_B", "lora_B": "lora_A"}.get(factor)
-        if partner is None or f"{module}.{partner}.weight" not in adapter.tensors:
+        axis, partner = _place_in_pair(name)
+        if partner not in adapter.tensors:
             raise AdapterError(f"tensor {_short(name)!r} is no half of a LoRA pair")
-        axis = 0 if factor == "lora_A" else 1
         if tensor.ndim != 2 or tensor.shape[axis] != rank:  # noqa: PLR2004  # a matrix
             raise AdapterError(
                 f"tensor {_short(name)!r} is {tensor.shape}, which does not fit rank {rank}"
@@ -232,6 +258,41 @@ def _check(adapter: Adapter) -> None:
                 f"tensor {_short(name)!r} holds values that are not finite or beyond"
                 f" {_LARGEST_VALUE:g}"
             )
+
+
+def _place_in_pair(name: str) -> tuple[int, str]:
+    """Which axis of a factor is the rank, and what its partner is called; empty if it has none."""
+    for pair in FACTOR_PAIRS:
+        for axis, ending in enumerate(pair):
+            if name.endswith(ending):
+                return axis, name.removesuffix(ending) + pair[1 - axis]
+    return 0, ""
+
+
+def _factors_only(content: bytes) -> bytes:
+    """What PEFT wrote, without copies of the base and with bfloat16, unknown to numpy, as float32.
+
+    Of an embedding or a head PEFT stores the base's weight beside the factors; it is frozen.
+
+    Raises:
+        ValueError: It is no safetensors file.
+    """
+    try:
+        entries = deserialize(content)  # type: ignore[no-untyped-call]  # it has no types
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    kept = [(name, entry) for name, entry in entries if not name.endswith(_BASE_COPY)]
+    if len(kept) == len(entries) and not any(entry["dtype"] == "BF16" for _, entry in kept):
+        return content
+    tensors = {}
+    for name, entry in kept:
+        if entry["dtype"] not in _FLOATS:
+            raise ValueError(f"tensor {_short(name)!r} is {entry['dtype']}; save it as F32 or F16")
+        values = np.frombuffer(entry["data"], _FLOATS[entry["dtype"]]).reshape(entry["shape"])
+        if entry["dtype"] == "BF16":  # the upper half of a float32
+            values = (values.astype(np.uint32) << 16).view(np.float32)
+        tensors[name] = values
+    return save(tensors, _metadata(content))
 
 
 def _load_tensors(content: bytes) -> AdapterTensors:
@@ -275,6 +336,12 @@ def _read_config(path: Path) -> dict[str, Any]:  # Any: PEFT's config is free-fo
     for key, (supported, reason) in _SUPPORTED_CONFIG.items():
         if config.get(key) not in (supported, None):
             raise AdapterError(f"{path}: {key} = {config[key]!r}: {reason}")
+    start = str(config.get("init_lora_weights")).lower()
+    if start.startswith(_CHANGED_BASE):
+        raise AdapterError(
+            f"{path}: init_lora_weights = {start!r}: the base's weights were changed too; save the"
+            " adapter converted to the base as it was"
+        )
     return config
 
 

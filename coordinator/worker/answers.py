@@ -15,7 +15,6 @@ from coordinator.worker.batching import Batcher
 from coordinator.worker.sessions import Session
 from coordinator.worker.slot_text import SlotLarge, SlotText
 from fedpt.decoding.answer import Fallback, Patience, Token, decode
-from fedpt.decoding.constraint import Constraint
 from fedpt.decoding.draft_and_verify import DraftAndVerify, Settings
 from fedpt.decoding.drafting import Rules
 from fedpt.errors import FedptError, LargeModelError
@@ -42,8 +41,6 @@ class Answering:
     """What an answer needs besides its text."""
 
     request: AnswerRequest
-    constraint: Callable[[], Constraint | None]
-    """May take long: on the answer's thread."""
     is_end: Callable[[int], bool]
     worker: str
     send: Callable[[AnswerReply], object]
@@ -134,12 +131,7 @@ class AnswerThread:
             self._prompt,
             expert=self._texts.expert,
             steerer=steerer,
-            rules=Rules(
-                self._answering.is_end,
-                request.most,
-                request.sampling,
-                self._answering.constraint(),
-            ),
+            rules=Rules(self._answering.is_end, request.most, request.sampling),
             patience=Patience(time.monotonic, float("inf")),
         )
         for step in steps:

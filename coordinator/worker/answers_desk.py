@@ -14,7 +14,7 @@ from coordinator.worker.answers import Answering, AnswerThread, Texts
 from coordinator.worker.models import WorkerModels
 from coordinator.worker.replies import Replies
 from coordinator.worker.sessions import Key, Sessions
-from fedpt.errors import FedptError, UsageError
+from fedpt.errors import FedptError
 from fedpt.ids import DeviceId
 from fedpt.wire.messages import AnswerRequest
 from fedpt.wire.token_format import tokens_from_bytes
@@ -53,17 +53,21 @@ class AnswersDesk:
         self._postponed: dict[int, tuple[DeviceId, AnswerRequest]] = {}
 
     def hear(self, device: DeviceId, request: AnswerRequest) -> None:
-        """Begin with a request.
+        """Begin with a request, or stop what it does not want any more.
 
         Raises:
             FedptError: It is refused.
         """
+        key: Key = (device, "answers", request.session)
+        running = self._running(key)
+        if request.most == 0:
+            if running is not None:
+                running.cancel()
+                self._postponed.pop(running.session.slot, None)
+            return
         self._models.require_adapter(request.adapter)
         tokens = tokens_from_bytes(request.tokens)
-        if request.answered > request.position + len(tokens):
-            raise UsageError(f"{request.answered} tokens answered of fewer")
-        key: Key = (device, "answers", request.session)
-        if (running := self._running(key)) is not None:
+        if running is not None:
             running.cancel()
             self._postponed[running.session.slot] = (device, request)
             return
@@ -76,10 +80,8 @@ class AnswersDesk:
         session.users += 1
         texts = self._texts.get(session.slot) or Texts(self._models.batcher, device, session.slot)
         self._texts[session.slot] = texts
-        answered = session.tokens[len(session.tokens) - request.answered :]
         answering = Answering(
             request,
-            partial(self._models.constraint, request.grammar, answered),
             self._models.is_end,
             self._replies.worker,
             partial(self._replies.send, device),

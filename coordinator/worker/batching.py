@@ -152,7 +152,7 @@ class Batcher:
     def _begun(self, name: str, job: Job, size: int) -> Run | None:
         """A job's next piece; None: the job has failed, for what it builds upon is not there."""
         position = job.position + job.done
-        if job.done == 0 and position < self._held[name, job.slot]:
+        if job.done == 0 and position <= self._held[name, job.slot]:
             self._cut(name, self._contexts[name], job.slot, position)
         if position > (held := self._held[name, job.slot]):
             lost = SessionLostError(f"{held} tokens are here, not {position}")

@@ -1,7 +1,6 @@
 """A worker's models: the large one, and the small one for answers that it steers itself."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -9,9 +8,7 @@ from coordinator.settings import CoordinatorSettings
 from coordinator.worker.answers import ANTIEXPERT, EXPERT, LARGE, ROOM_FOR_DRAFTS
 from coordinator.worker.backends.opening import open_large
 from coordinator.worker.batching import Batcher, Context
-from fedpt.decoding.constraint import Constraint
 from fedpt.drivers.llama import LlamaContext, LlamaModel
-from fedpt.drivers.llama_grammar import GrammarConstraint
 from fedpt.errors import FedptError, NotServedError
 from fedpt.ids import Sha256
 from fedpt.vocabulary import require_same_vocabulary
@@ -69,20 +66,6 @@ class WorkerModels:
             old.close()
         self._contexts[EXPERT] = new
         self.adapter = adapter
-
-    def constraint(self, gbnf: str, answered: Sequence[int]) -> Constraint | None:
-        """Where in a grammar an answer is; empty: none. May take long; from any thread.
-
-        Raises:
-            UsageError: It is no grammar, or the answer so far does not keep to it.
-        """
-        if not gbnf:
-            return None
-        assert self.small is not None  # answers are steered here
-        constraint = GrammarConstraint.of_gbnf(self.small, gbnf)
-        for token in answered:
-            constraint = constraint.after(token)
-        return constraint
 
     def require_adapter(self, adapter: str) -> None:
         """Refuse to steer with another adapter than a device's own.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from coordinator.worker.admission import Admission
@@ -16,24 +17,34 @@ from fedpt.wire.messages import LogitReply, LogitRequest
 from fedpt.wire.token_format import id_sets_from_bytes, tokens_from_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class RowSource:
+    """Where rows come from, and what is known of them."""
+
+    batcher: Batcher
+    vocabulary_size: int
+    is_approximate: bool = False
+    """Whether rows may be off by more than they say."""
+
+
 class RowsDesk:
     """On the thread that steps the batcher."""
 
     def __init__(
         self,
-        batcher: Batcher,
+        source: RowSource,
         sessions: Sessions,
         admission: Admission,
         replies: Replies,
         *,
-        vocabulary_size: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._batcher = batcher
+        self._batcher = source.batcher
         self._sessions = sessions
         self._admission = admission
         self._replies = replies
-        self._vocabulary_size = vocabulary_size
+        self._vocabulary_size = source.vocabulary_size
+        self._is_approximate = source.is_approximate
         self._clock = clock
 
     def hear(self, device: DeviceId, request: LogitRequest, arrived: float) -> None:
@@ -79,5 +90,6 @@ class RowsDesk:
             worker=self._replies.worker,
             busy_us=int((self._clock() - arrived) * 1e6),
             rows=rows,
+            is_approximate=self._is_approximate,
         )
         self._replies.send_rows(session.device, request, reply)

@@ -19,7 +19,7 @@ from coordinator.worker.answers_desk import AnswersDesk
 from coordinator.worker.inbox import Inbox
 from coordinator.worker.models import WorkerModels
 from coordinator.worker.replies import Replies
-from coordinator.worker.rows_desk import RowsDesk
+from coordinator.worker.rows_desk import RowsDesk, RowSource
 from coordinator.worker.sessions import Capacity, Sessions
 from coordinator.worker.told_rows import FEW_TOLD
 from fedpt.blobs import BlobStore
@@ -73,13 +73,8 @@ class Serving:
             capacity_of(settings, models.vocabulary_size), on_cut=self._slot_cut
         )
         self._replies = replies = Replies(name, topics, publish=publish)
-        self._rows = RowsDesk(
-            self._batcher,
-            self._sessions,
-            self._admission,
-            replies,
-            vocabulary_size=models.vocabulary_size,
-        )
+        source = RowSource(self._batcher, models.vocabulary_size, models.large.is_approximate)
+        self._rows = RowsDesk(source, self._sessions, self._admission, replies)
         self._answers = AnswersDesk(
             models, self._sessions, self._admission, replies, on_end=self._answer_ended
         )

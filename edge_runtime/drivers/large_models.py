@@ -42,7 +42,8 @@ class Asking:
     """After so long without one, another worker is asked."""
     largest: int = 16
     """Of a row's largest logits, so many at first."""
-    largest_more: int = 256
+    largest_more: int = 1024
+    """After those, where they leave a doubt; beyond these come whole rows, a hundred times more."""
     precision: Precision = "f16"
     opening: Opening = field(default_factory=Opening)
 
@@ -137,7 +138,7 @@ class RemoteLarge:
             raise LargeModelError(f"the coordinator's reply is of no use: {error}") from error
         self._worker, self._held = reply.worker, list(question.tokens)
         busy_s = min(reply.busy_us / 1e6, total_s)
-        return RowsTold(rows, total_s - busy_s, busy_s)
+        return RowsTold(rows, total_s - busy_s, busy_s, reply.is_approximate)
 
     def _await_reply(self, *, may_ask_again: bool) -> LogitReply:
         """The first reply to the question, whoever gives it.

@@ -1,6 +1,8 @@
 """A large model in this very process, for trying models out and for measuring."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 from fedpt.decoding.large_row import full_row
 from fedpt.decoding.ports import RowsTold, RowsWanted
@@ -40,3 +42,51 @@ class LocalLarge:
     def is_back(self, _tokens: Sequence[int]) -> bool:
         """It never went."""
         return True
+
+
+class ParallelLarge:
+    """The same, computing on a thread of its own as soon as it is asked.
+
+    Expert and antiexpert run meanwhile, so give each model a part of the cores. Close it before the
+    text's context.
+    """
+
+    def __init__(self, text: CachedText, *, clock: Callable[[], float]) -> None:
+        self._large = LocalLarge(text, clock=clock)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="large")
+        self._told: Future[RowsTold] | None = None
+
+    def ask(self, question: RowsWanted) -> None:
+        """Begin to compute; after what an abandoned answer has left, if anything."""
+        self._told = self._thread.submit(self._compute, question)
+
+    def is_there(self) -> bool:
+        """Whether it is computed."""
+        return self._told is not None and self._told.done()
+
+    def fetch(self) -> RowsTold:
+        """Wait for it.
+
+        Raises:
+            UsageError: The text does not fit into the context.
+        """
+        assert self._told is not None  # `ask` comes first
+        return self._told.result()
+
+    def is_back(self, _tokens: Sequence[int]) -> bool:
+        """It never went."""
+        return True
+
+    def close(self) -> None:
+        """Wait for what is being computed; nothing can be asked any more."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _compute(self, question: RowsWanted) -> RowsTold:
+        self._large.ask(question)
+        return self._large.fetch()

@@ -4,6 +4,7 @@ A worker that falls silent in mid-answer, forgets, or leaves tokens out is repla
 on from the tokens that are here.
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -19,13 +20,13 @@ from fedpt.decoding.answer import Token
 from fedpt.decoding.draft_and_verify import Tally
 from fedpt.decoding.drafting import Drafter
 from fedpt.decoding.sampling import Distribution
-from fedpt.errors import LargeModelError, MalformedMessageError, SessionLostError, UsageError
+from fedpt.errors import LargeModelError, MalformedMessageError, SessionLostError
 from fedpt.token_texts import common_prefix
 from fedpt.wire.messages import AnswerReply, AnswerRequest, SteeringCoefficients
 from fedpt.wire.token_format import tokens_from_bytes, tokens_to_bytes
 
 _MOST: Final = 128
-"""Tokens asked for at once: what is wasted, at most, when somebody hangs up."""
+"""Tokens asked for at once: what is wasted, at most, when a board is gone in mid-answer."""
 
 _MOST_FAULTS: Final = 1
 """How often workers may forget, or leave tokens out, between two replies that go on."""
@@ -74,6 +75,12 @@ class WorkerAnswers:
         """
         self._ask(plan, text, most, 0)
 
+    def stop(self, plan: AnswerPlan) -> None:
+        """Somebody has hung up: the worker need not go on. Not heard, it ends by itself."""
+        if self._worker:
+            with contextlib.suppress(LargeModelError):
+                self._send_request(plan, 0, [], most=0)
+
     def heard(self, worker: str, text: list[int]) -> None:
         """This worker has read so much."""
         self._worker, self._held = worker, list(text)
@@ -82,8 +89,12 @@ class WorkerAnswers:
         if position == 0:
             self._worker = ""
         del self._held[position:]
+        self._send_request(plan, position, text[position:], most=most)
+
+    def _send_request(
+        self, plan: AnswerPlan, position: int, tokens: list[int], *, most: int
+    ) -> None:
         number = next(self._numbers)
-        tokens = text[position:]
         alpha, beta, gamma = plan.coefficients
         request = AnswerRequest(
             request=number,
@@ -94,13 +105,11 @@ class WorkerAnswers:
             adapter=plan.adapter,
             coefficients=SteeringCoefficients(alpha=alpha, beta=beta, gamma=gamma),
             sampling=plan.rules.sampling,
-            grammar=plan.grammar,
-            answered=len(text) - plan.prompt_tokens,
-            opening=None if position else self.asking.opening,
+            opening=None if position or not most else self.asking.opening,
         )
         self.mailbox.expect(number)
+        self._traffic.tokens_sent += len(tokens)
         self._traffic.bytes_up += self._send(request, self._worker)
-        self._traffic.tokens_sent += len(tokens)  # of what was sent, not of what should have been
 
 
 class WorkerAnswer:
@@ -131,13 +140,16 @@ class WorkerAnswer:
             while True:
                 reply, tokens = self._news(drafter.text, goal)
                 for token in tokens:
-                    is_end = _continued(drafter, token)
+                    is_end = drafter.replace(token)
                     answers.heard(reply.worker, drafter.text)
                     yield _told(token, is_end=is_end)
                     if is_end:
                         return
                 if reply.is_last:
                     break
+        except GeneratorExit:
+            answers.stop(self._plan)
+            raise
         finally:
             answers.mailbox.expect(None)
         if len(drafter.text) == start:
@@ -200,13 +212,6 @@ class WorkerAnswer:
         if first + len(tokens) > goal or any(token >= size for token in tokens):
             raise LargeModelError("the coordinator's reply is of no use: no tokens of this answer")
         return first, tokens
-
-
-def _continued(drafter: Drafter, token: int) -> bool:
-    try:
-        return drafter.replace(token)
-    except UsageError as error:  # a worker that does not keep to the grammar
-        raise LargeModelError(f"the coordinator's reply is of no use: {error}") from error
 
 
 def _told(token: int, *, is_end: bool) -> Token:

@@ -45,6 +45,8 @@ class RowsTold:
     """The round trip's time less the model's, s."""
     model_s: float
     """What the model took for the rows, s."""
+    is_approximate: bool = False
+    """Whether they may be off by more than they say."""
 
 
 class LargeModel(Protocol):

@@ -20,6 +20,9 @@ from fedpt.proxy_tuning import Logits, TokenIds
 
 Weights: TypeAlias = npt.NDArray[np.float64]
 _LIKELY: Final = 64
+_COLDEST: Final = 1e-3
+"""Temperatures below leave nothing to chance, and overflow."""
+
 _PART: Final = 1024
 """A nucleus is nearly always within so many tokens: sorting the whole vocabulary takes longer than
 a small model's decode."""
@@ -43,7 +46,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_greedy(self) -> bool:
         """Whether nothing is left to chance."""
-        return self.temperature == 0
+        return self.temperature < _COLDEST
 
 
 GREEDY: Final = Sampling()

@@ -117,7 +117,7 @@ def _judge_sampling(told: _Told, untold: _Untold, sampling: Sampling) -> tuple[D
     is_kept[slice(None) if places is None else places] = True
     mass = float(weights[is_kept].sum())
     chosen = Distribution(told.ids[is_kept], weights[is_kept] / mass)
-    slack = np.expm1(2 * told.error / temperature)
+    slack = np.expm1(np.minimum(2 * told.error.astype(np.float64) / temperature, _LARGE))
     """How far the ratio of a weight to another of the same error may be off."""
     off = float((weights * slack)[is_kept].sum())
     off += _borderline(weights, is_kept, slack, sampling)

@@ -8,6 +8,7 @@ damaged ones; and it reports failure by null pointers, which ctypes makes object
 
 import ctypes
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,9 @@ from typing import Any, Final, Self
 import numpy as np
 
 from fedpt.adapter_file import require_adapter_fits
+from fedpt.drivers.call_size import CallSize
 from fedpt.drivers.llama_runs import Piece, Run, pieces_of
+from fedpt.drivers.thread_choice import ThreadChoice
 from fedpt.errors import ArtifactError, FedptError, ModelFileError, UsageError
 from fedpt.gguf_file import GgufFile, read_gguf
 from fedpt.proxy_tuning import Logits
@@ -174,7 +177,7 @@ class LlamaContext:
             model: Must outlive the context.
             tokens: Room in the cache, shared by all sequences.
             sequences: How many independent texts it can hold at a time.
-            threads: None: all cores that the operating system tells of.
+            threads: None: all cores for batches, and as many as are fastest for single tokens.
             adapter: A GGUF adapter for this model.
             is_shared: Whether a sequence may use what the others leave of the room; else each has
                 an equal share, and what others hold costs it no time.
@@ -193,7 +196,11 @@ class LlamaContext:
         parameters.n_batch = parameters.n_ubatch = _BATCH_TOKENS
         parameters.n_seq_max = sequences
         parameters.kv_unified = is_shared
-        parameters.n_threads = parameters.n_threads_batch = threads or os.cpu_count() or 1
+        self._all_threads = parameters.n_threads = parameters.n_threads_batch = (
+            threads or os.cpu_count() or 1
+        )
+        self._call_size = CallSize()
+        self._choice = ThreadChoice(self._all_threads) if threads is None else None
         self._lora: Any = None
         self._context: Any = ll.llama_init_from_model(model.handle, parameters)
         if not self._context:
@@ -223,7 +230,9 @@ class LlamaContext:
         """
         self._require_sense(runs)
         rows = [np.empty((run.wanted, self.model.vocabulary_size), np.float32) for run in runs]
-        for pieces in pieces_of(runs, self._batch_tokens):
+        tokens, wanted = sum(len(run.tokens) for run in runs), sum(run.wanted for run in runs)
+        is_alone = tokens == wanted and self._call_size.is_faster_alone(tokens)
+        for pieces in pieces_of(runs, 1 if is_alone else self._batch_tokens):
             self._decode(pieces, rows)
             on_batch()
         return rows
@@ -282,7 +291,8 @@ class LlamaContext:
     def _decode(self, pieces: Sequence[Piece], rows: Sequence[Logits]) -> None:
         """One call of libllama."""
         self._batch.fill(pieces)
-        result = ll.llama_decode(self._context, self._batch.handle)
+        count = sum(piece.wanted for piece in pieces)
+        result = self._call(count)
         if result == _NO_KV_SLOT:
             raise UsageError(
                 f"the text does not fit into a context of {self.tokens} tokens; shorten it or raise"
@@ -290,7 +300,6 @@ class LlamaContext:
             )
         if result != 0:
             raise ModelFileError(f"llama.cpp failed on {self.model.file.path} with code {result}")
-        count = sum(piece.wanted for piece in pieces)
         if not count:
             return
         told = told_rows(self._context, count, self._width)[:, : self.model.vocabulary_size]
@@ -299,6 +308,26 @@ class LlamaContext:
             end = begin + piece.wanted
             rows[piece.run][piece.row : piece.row + piece.wanted] = told[begin:end]
             begin = end
+
+    def _call(self, wanted: int) -> int:
+        """Libllama's code; single tokens with as many threads as are fastest."""
+        tokens, choice = self._batch.handle.n_tokens, self._choice
+        is_trial = tokens == 1 and choice is not None and not choice.is_made
+        if is_trial:
+            self._use_chosen_threads()
+        began = time.perf_counter()
+        code = int(ll.llama_decode(self._context, self._batch.handle))
+        seconds = time.perf_counter() - began
+        if wanted == tokens:
+            self._call_size.saw(tokens, seconds)
+        if is_trial and choice is not None:
+            choice.saw(seconds)
+            self._use_chosen_threads()
+        return code
+
+    def _use_chosen_threads(self) -> None:
+        if self._choice is not None:
+            ll.llama_set_n_threads(self._context, self._choice.threads, self._all_threads)
 
 
 class CachedText:

@@ -21,7 +21,7 @@ from fedpt.errors import UsageError
 from fedpt.proxy_tuning import TokenIds
 
 _TOKEN_DATA = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
-_DEEPEST: Final = 100
+_DEEPEST: Final = 1000
 _COMPLAINT: Final = b"parse: "
 _one_at_a_time = threading.Lock()
 _NO_GROUPS: Final = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)

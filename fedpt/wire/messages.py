@@ -208,16 +208,12 @@ class AnswerRequest(Message, frozen=True, kw_only=True, array_like=True, tag=2):
     session: Session
     position: Count
     tokens: Tokens
-    most: Annotated[int, Meta(ge=1, le=65_536)]
-    """Tokens wanted, at most."""
+    most: Annotated[int, Meta(ge=0, le=65_536)]
+    """Tokens wanted, at most; 0: the session's answer is not wanted any more, nor a reply."""
     adapter: Sha256Text
     """The adapter that the device answers with itself."""
     coefficients: SteeringCoefficients
     sampling: Sampling
-    grammar: Annotated[str, Meta(max_length=65_536)] = ""
-    """GBNF that the answer must keep to; empty: none."""
-    answered: Count = 0
-    """How many of the tokens are the answer's already: the grammar is past them."""
     opening: Opening | None = None
 
 
@@ -235,6 +231,8 @@ class LogitReply(Message, frozen=True, kw_only=True, array_like=True, tag=1):
     code: str = ""
     """Empty, or why there is no row. `session_lost`: send all tokens again, from position 0."""
     reason: str = ""
+    is_approximate: bool = False
+    """Whether the rows may be off by more than they say."""
 
 
 class AnswerReply(Message, frozen=True, kw_only=True, array_like=True, tag=2):

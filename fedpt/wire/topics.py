@@ -10,11 +10,11 @@ fedpt/v1/<federation>/
     device/<device>/offer                             UpdateOffer
     device/<device>/want                              ChunkRequest, to the coordinator
     device/<device>/chunk/<sha256>/<index>            raw bytes of an update
-    device/<device>/logits                            LogitRequest, any worker ($share)
+    device/<device>/logits                            LogitRequest or AnswerRequest, any worker
     device/<device>/inbox/want                        ChunkRequest, to the device
     device/<device>/inbox/receipt                     UpdateReceipt
-    device/<device>/inbox/logits                      LogitReply
-    worker/<worker>/logits/<device>                   LogitRequest, the worker with the session
+    device/<device>/inbox/logits                      LogitReply or AnswerReply
+    worker/<worker>/logits/<device>                   the same, the worker with the session
 ```
 A device may write below its own `device/<device>` and to `worker/+/logits/<device>`, no more: the
 broker's ACL sees to it, and so the device named by a topic is the sender.

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,20 +67,38 @@ def make_tiny_llama(  # noqa: PLR0913
     return folder
 
 
-def make_tiny_adapter(folder: Path, model_folder: Path, *, rank: int = 4, seed: int = 1) -> Path:
+def make_tiny_adapter(
+    folder: Path,
+    model_folder: Path,
+    *,
+    rank: int = 4,
+    seed: int = 1,
+    targets: str | Sequence[str] = LINEAR_MODULES,
+    rslora: bool = False,
+) -> Path:
     """Write a random PEFT adapter over all linear layers; B is not zero, so it changes answers."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(model_folder)
+    # PEFT wants to know which of the two kinds of layers there is, and warns where there are both
+    transposed = model.config.model_type == "gpt2" and "lm_head" not in targets
     config = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules=list(LINEAR_MODULES), task_type="CAUSAL_LM"
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+        use_rslora=rslora,
+        fan_in_fan_out=transposed,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft's own, of transformers 6
+        warnings.simplefilter("ignore", UserWarning)  # that it has found out itself
         tuned = get_peft_model(model, config)
     for name, weight in tuned.named_parameters():
-        if "lora_B" in name:
+        if "lora_B" in name or "lora_embedding_" in name:
             torch.nn.init.normal_(weight, std=0.1)
-    tuned.save_pretrained(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it saves the embedding it adapts
+        tuned.save_pretrained(folder)
     return folder
 
 
@@ -88,6 +107,7 @@ def load_tuned(model_folder: Path, adapter_folder: Path) -> PeftModel:
     model = AutoModelForCausalLM.from_pretrained(model_folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # as above
+        warnings.simplefilter("ignore", UserWarning)
         return PeftModel.from_pretrained(model, adapter_folder).eval()
 
 
@@ -111,6 +131,11 @@ def train_tokenizer(
     )
     tokenizer.train_from_iterator([*_CORPUS, *_REQUESTS], trainer)
     return tokenizer
+
+
+def training_texts() -> list[str]:
+    """What tokenizers are trained on."""
+    return [*_CORPUS, *_REQUESTS]
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

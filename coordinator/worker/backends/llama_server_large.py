@@ -2,6 +2,9 @@
 
 It tells one row a prompt, so a draft of g tokens is g + 1 prompts in one call. All go to one slot,
 in their order, and `cache_prompt` makes each of them a decode of one token.
+
+It tells no probabilities where the token that it draws ends within a character (seen in a build of
+October 2026). So it is made to draw a letter; the probabilities are those before any bias.
 """
 
 from collections.abc import Sequence
@@ -20,20 +23,26 @@ _PLAIN: Final = {
     "post_sampling_probs": False,
     "cache_prompt": True,
 }
+_SURELY: Final = 1000.0
+"""Added to a logit, so that its token is drawn."""
 
 
 class LlamaServerLarge:
     """A `coordinator.worker.backends.ports.Scorer`."""
 
-    def __init__(self, server: ModelServer, settings: BackEndSettings, *, size: int) -> None:
+    def __init__(
+        self, server: ModelServer, settings: BackEndSettings, *, size: int, letter: int
+    ) -> None:
         """Nothing is asked yet.
 
         Args:
             server: Where llama-server is.
             settings: What to ask for.
             size: Of the vocabulary.
+            letter: A token that is a plain letter.
         """
         self._server = server
+        self._bias = [[letter, _SURELY]]
         self._top = settings.top
         self._model = {"model": settings.model} if settings.model else {}
         self._size = size
@@ -48,7 +57,8 @@ class LlamaServerLarge:
         text = list(tokens)
         prompts = [text[:length] for length in range(len(text) - wanted + 1, len(text) + 1)]
         slot = sequence % self._slot_count()
-        body = {**_PLAIN, **self._model, "prompt": prompts, "n_probs": self._top, "id_slot": slot}
+        wanted_here = {"prompt": prompts, "n_probs": self._top, "id_slot": slot}
+        body = {**_PLAIN, **self._model, **wanted_here, "logit_bias": self._bias}
         answer = self._server.post("/completion", body)
         answers = answer if isinstance(answer, list) else [answer]
         if len(answers) != wanted:

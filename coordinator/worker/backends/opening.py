@@ -17,7 +17,7 @@ from coordinator.worker.backends.vocabularies import (
 )
 from fedpt.drivers.llama import LlamaContext, LlamaModel
 from fedpt.errors import FedptError, LargeModelError
-from fedpt.vocabulary import Vocabulary, require_same_vocabulary
+from fedpt.vocabulary import require_same_vocabulary
 
 _logger = logging.getLogger(__name__)
 
@@ -99,7 +99,14 @@ def _in_server(back_end: BackEndSettings, small: LlamaModel) -> Large:
         server.close()
 
     name = back_end.model or server.url
-    return Large(name, small.vocabulary, context, gives_whole_rows=False, close=close)
+    return Large(
+        name,
+        small.vocabulary,
+        context,
+        gives_whole_rows=False,
+        close=close,
+        is_approximate=back_end.kind == "openai",
+    )
 
 
 def _scorer(
@@ -112,7 +119,7 @@ def _scorer(
             vllm = VllmLarge(server, back_end, size=size)
             return vllm, vllm.texts
         case "llama-server":
-            llama = LlamaServerLarge(server, back_end, size=size)
+            llama = LlamaServerLarge(server, back_end, size=size, letter=tokens.letter())
             return llama, llama.texts
         case _:
             _logger.warning("the large model's rows are approximate: %s", server.url)

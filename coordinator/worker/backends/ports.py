@@ -20,6 +20,8 @@ class Large:
     gives_whole_rows: bool
     """False: `context` gives `LargeRow`s."""
     close: Callable[[], None]
+    is_approximate: bool = False
+    """Whether its rows may be off by more than they say, for its tokens are known by spelling."""
 
 
 class Scorer(Protocol):

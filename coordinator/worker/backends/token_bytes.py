@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from fedpt.drivers.llama import LlamaModel
+from fedpt.errors import ModelFileError
 
 _Key = TypeVar("_Key", bytes, str)
 
@@ -39,6 +40,17 @@ class TokenBytes:
         character with a letter after it looks like the letter.
         """
         return self._by_text.get(text)
+
+    def letter(self) -> int:
+        """Any token that is a plain letter.
+
+        Raises:
+            ModelFileError: There is none.
+        """
+        letters = (token for token, piece in enumerate(self.pieces) if piece.strip().isalpha())
+        if (letter := next(letters, None)) is None:
+            raise ModelFileError("no token of the vocabulary is a plain letter")
+        return letter
 
     def text(self, tokens: Sequence[int]) -> str:
         """Special tokens spelt out; bytes that are no UTF-8 replaced."""

@@ -117,8 +117,6 @@ EXAMPLES: tuple[Message, ...] = (
         adapter="a" * 64,
         coefficients=_COEFFICIENTS,
         sampling=Sampling(temperature=0.5, top_p=0.9, seed=3),
-        grammar='root ::= "yes" | "no"',
-        answered=1,
     ),
     AnswerReply(
         request=8,

@@ -63,7 +63,7 @@ def test_as_many_are_started_as_asked_for_and_a_killed_one_is_started_again(
         worker._process.wait()
         some.keep_workers()
         assert len(started) == 3
-        assert started[0] == ["coordinator.logit_worker", str(tmp_path / "worker.json")]
+        assert started[0] == ["coordinator.worker", str(tmp_path / "worker.json")]
     finally:
         some.stop()
 

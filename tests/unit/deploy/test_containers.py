@@ -154,22 +154,21 @@ def test_only_training_and_coordinating_images_hold_torch() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "modules", ["coordinator.cli coordinator.logit_worker", "coordinator.enrolment.service"]
+    "modules", ["coordinator.cli coordinator.worker.daemon", "coordinator.enrolment.service"]
 )
 def test_the_image_without_torch_holds_all_that_it_imports(modules: str) -> None:
-    code = f"import sys, {modules.replace(' ', ', ')}\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
-    distributions = {
-        canonicalize_name(one)
-        for name, found in packages_distributions().items()
-        if name in loaded
-        for one in found
-    }
+    """Here much more is installed: what the image does not hold is hidden, as it is there."""
     held = _closure("fedpt[assistant]") | _closure("sqlalchemy") | {"setuptools", "fedpt"}
-    compiled_into_others = {name for name in distributions if name.startswith("cython")}
-    assert distributions - held - compiled_into_others == set()
-    assert "torch" not in held
+    hidden = [
+        name
+        for name, found in packages_distributions().items()
+        if not any(canonicalize_name(one) in held for one in found)
+    ]
+    assert {"torch", "transformers"} <= set(hidden)
+    code = f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\nimport "
+    code += modules.replace(" ", ", ")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_secret_can_get_into_an_image() -> None:

@@ -51,3 +51,12 @@ def test_a_third_displaces_who_was_not_there_for_longest(cache: PromptCache) -> 
 def test_the_next_question_after_a_long_beginning_uses_it(cache: PromptCache) -> None:
     ask(cache, [*range(3, 33), 40, 41, 42])
     assert ask(cache, [*range(3, 33), 50]) == 30
+
+
+def test_the_same_question_again_goes_on_where_it_was(cache: PromptCache) -> None:
+    ask(cache, HOME)
+    first, _ = cache.pick(HOME)
+    ask(cache, CHAT)
+    ask(cache, HOME)
+    assert cache.pick(HOME)[0] is first
+    assert cache.pick(HOME)[0] is first

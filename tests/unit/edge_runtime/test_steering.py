@@ -15,22 +15,26 @@ from tests.fakes.scripted_models import END, ScriptedModel, ScriptedText
 
 
 @pytest.mark.parametrize(
-    ("wanted", "has_worker", "is_personal", "needs_logits", "where"),
+    ("wanted", "facts", "where"),
     [
-        ("auto", True, False, False, "tokens"),
-        ("logits", True, False, False, "logits"),
-        ("auto", False, False, False, "logits"),
-        ("auto", True, True, False, "logits"),
-        ("auto", True, False, True, "logits"),
+        ("auto", {}, "tokens"),
+        ("logits", {}, "logits"),
+        ("auto", {"has_worker": False}, "logits"),
+        ("auto", {"is_personal": True}, "logits"),
+        ("auto", {"needs_logits": True}, "logits"),
+        ("auto", {"is_constrained": True}, "logits"),
     ],
 )
-def test_a_personal_adapter_and_wanted_logits_keep_the_work_on_the_board(  # noqa: PLR0917  # a table's columns
-    wanted: str, has_worker: bool, is_personal: bool, needs_logits: bool, where: str
+def test_what_a_worker_must_not_have_or_cannot_give_keeps_the_work_on_the_board(
+    wanted: str, facts: dict[str, bool], where: str
 ) -> None:
-    chosen = where_to_steer(
-        wanted, has_worker=has_worker, is_personal=is_personal, needs_logits=needs_logits
-    )
-    assert chosen == where
+    usual = {
+        "has_worker": True,
+        "is_personal": False,
+        "needs_logits": False,
+        "is_constrained": False,
+    }
+    assert where_to_steer(wanted, **{**usual, **facts}) == where
 
 
 class Scripted:

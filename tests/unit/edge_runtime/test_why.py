@@ -36,6 +36,12 @@ def test_a_worker_that_sent_tokens_is_told_from_logits() -> None:
     assert "large model's share" not in rows
 
 
+def test_rows_of_a_server_that_tells_few_tokens_are_marked() -> None:
+    rows = dict(why_rows(replace(STEERED, steps=replace(STEPS, is_approximate=True))))
+    assert rows["exactness"].startswith("approximate")
+    assert "exactness" not in dict(why_rows(STEERED))
+
+
 def test_a_fallback_is_told_with_its_reason() -> None:
     summary = replace(STEERED, steered_tokens=1, fallback="the coordinator is silent")
     rows = dict(why_rows(summary))

@@ -239,6 +239,10 @@ def test_rslora_scales_by_the_root_of_the_rank(folder: Path) -> None:
         ({"use_dora": True}, "use_dora = True: DoRA changes more"),
         ({"bias": "all"}, "bias = 'all'"),
         ({"modules_to_save": ["lm_head"]}, "whole modules beside the adapter"),
+        ({"lora_bias": True}, "biases are not part"),
+        ({"trainable_token_indices": [3]}, "single tokens' embeddings"),
+        ({"layer_replication": [[0, 2]]}, "more layers than it has"),
+        ({"init_lora_weights": "pissa_niter_4"}, "the base's weights were changed too"),
         ({"rank_pattern": {"q_proj": 4}}, "one rank for all modules"),
         ({"alpha_pattern": {"q_proj": 4}}, "one alpha for all modules"),
         ({"r": None}, "is no PEFT LoRA configuration"),
@@ -264,11 +268,27 @@ def test_a_damaged_configuration_is_an_adapter_error(folder: Path, text: str) ->
         read_peft_folder(folder, base_weights=BASE)
 
 
-def test_an_adapter_in_bfloat16_is_refused_with_what_to_do(folder: Path) -> None:
+def test_an_adapter_in_bfloat16_is_read_exactly(folder: Path) -> None:
     halves = {name: torch.from_numpy(one).bfloat16() for name, one in ADAPTER.tensors.items()}
     (folder / TENSORS_NAME).write_bytes(safetensors.torch.save(halves))
-    with pytest.raises(AdapterError, match="BF16; save it as F32 or F16"):
+    back = read_peft_folder(folder, base_weights=BASE)
+    for name, tensor in halves.items():
+        np.testing.assert_array_equal(back.tensors[name], tensor.float().numpy())
+
+
+def test_an_adapter_that_is_pickled_is_never_read(folder: Path) -> None:
+    (folder / TENSORS_NAME).rename(folder / "adapter_model.bin")
+    with pytest.raises(AdapterError, match=r"as pickle .* never read; save it as safetensors"):
         read_peft_folder(folder, base_weights=BASE)
+
+
+def test_the_factors_of_an_embedding_have_names_of_their_own(tmp_path: Path) -> None:
+    names = [A.replace(".lora_A.weight", f".lora_embedding_{one}") for one in "AB"]
+    tensors = dict(zip(names, ADAPTER.tensors.values(), strict=True))
+    adapter = Adapter(MANIFEST, tensors)
+    write_peft_folder(adapter, tmp_path / "a")
+    assert set(read_peft_folder(tmp_path / "a", base_weights=BASE).tensors) == set(names)
+    assert set(adapter_from_bytes(adapter_to_bytes(adapter)).tensors) == set(names)
 
 
 def break_file(folder: Path) -> None:

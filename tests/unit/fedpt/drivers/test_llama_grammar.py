@@ -90,3 +90,16 @@ def test_strings_of_a_schema_hold_no_line_ends(model: LlamaModel) -> None:
     [quote], [line_end], [letter] = (model.tokenize(one, special=False) for one in '"\na')
     allowed = constraint.after(quote).allowed()
     assert (bool(allowed[letter]), bool(allowed[line_end])) == (True, False)
+
+
+def test_a_long_text_is_within_bounds_and_bottomless_groups_are_not(model: LlamaModel) -> None:
+    schema = {"type": "string", "maxLength": 255}
+    assert GrammarConstraint.of_gbnf(model, schema_to_gbnf(schema)).allowed().any()
+    with pytest.raises(UsageError, match="more than 1000 deep"):
+        GrammarConstraint.of_gbnf(model, "root ::= " + "(" * 2000 + '"a"' + ")" * 2000)
+
+
+def test_what_the_parser_says_is_told(model: LlamaModel, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="number of repetitions exceeds sane defaults"):
+        GrammarConstraint.of_gbnf(model, 'root ::= "a"{100000}')
+    assert capfd.readouterr().err == ""

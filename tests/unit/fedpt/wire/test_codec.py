@@ -172,7 +172,7 @@ def changed_array(example: type[Message], place: int, value: object) -> bytes:
         (LogitRequest, 5, 65),
         (LogitRequest, 7, "f64"),
         (LogitRequest, 8, bytes(262_145)),
-        (AnswerRequest, 5, 0),
+        (AnswerRequest, 5, -1),
         (AnswerRequest, 5, 65_537),
         (AnswerRequest, 6, "../" * 21 + "x"),
         (AnswerRequest, 7, {"alpha": float("nan")}),

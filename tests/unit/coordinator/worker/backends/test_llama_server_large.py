@@ -21,6 +21,7 @@ pytestmark = pytest.mark.llama
 SIZE = 384
 TEXT = list(range(30, 60))
 KEY = "a-key"
+LETTER = 67
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def key_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def large(url: str, key_file: Path, connect: Connect) -> LlamaServerLarge:
     settings = back_end("llama-server", url, top=20, api_key_file=key_file)
-    return LlamaServerLarge(connect(settings), settings, size=SIZE)
+    return LlamaServerLarge(connect(settings), settings, size=SIZE, letter=LETTER)
 
 
 def test_a_draft_is_scored_in_one_call(large: LlamaServerLarge, tiny: TinyFederation) -> None:
@@ -69,6 +70,16 @@ def test_where_the_model_would_end_the_row_is_told_like_any_other(
     assert row.ids[row.logits.argmax()] in end
 
 
+def test_where_it_would_draw_a_part_of_a_character_the_row_is_told_too(
+    large: LlamaServerLarge, tiny: TinyFederation
+) -> None:
+    with LlamaModel(tiny.large, vocabulary_only=True) as model:
+        parts = {token for token in range(SIZE) if model.piece(token)[-1:] >= b"\x80"}
+    texts = ([5, first, second] for first in range(3, SIZE) for second in range(3, 60))
+    text = next(t for t in texts if int(llama_rows(tiny.large, t, 1)[0].argmax()) in parts)
+    assert_true(large.rows(text, 1, 0)[0], llama_rows(tiny.large, text, 1)[0])
+
+
 def test_its_tokens_are_ours(large: LlamaServerLarge, tiny: TinyFederation) -> None:
     with LlamaModel(tiny.small, vocabulary_only=True) as small:
         assert require_same_texts(large.texts, TokenBytes(small), server="it") > 100
@@ -95,7 +106,7 @@ def test_a_text_longer_than_its_context_is_its_refusal(large: LlamaServerLarge) 
 def test_without_the_key_nothing_is_told(url: str, connect: Connect) -> None:
     settings = back_end("llama-server", url)
     with pytest.raises(LargeModelError, match=r"does not let us in: check worker\.large\.api_key"):
-        LlamaServerLarge(connect(settings), settings, size=SIZE).rows(TEXT, 1, 0)
+        LlamaServerLarge(connect(settings), settings, size=SIZE, letter=LETTER).rows(TEXT, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -115,6 +126,6 @@ def test_without_the_key_nothing_is_told(url: str, connect: Connect) -> None:
 def test_nonsense_is_one_clear_error(answer: object, message: str, connect: Connect) -> None:
     with scripted_server((404, {}), (200, answer)) as script:
         settings = back_end("llama-server", script.url)
-        large = LlamaServerLarge(connect(settings), settings, size=SIZE)
+        large = LlamaServerLarge(connect(settings), settings, size=SIZE, letter=LETTER)
         with pytest.raises(LargeModelError, match=message):
             large.rows(TEXT, 1, 0)

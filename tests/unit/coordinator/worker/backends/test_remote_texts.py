@@ -13,7 +13,7 @@ from fedpt.drivers.llama_runs import Run
 from fedpt.errors import FedptError, LargeModelError
 from fedpt.ids import DeviceId
 
-BAD = 666
+BAD = 6666
 
 
 class Echo:

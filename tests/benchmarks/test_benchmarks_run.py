@@ -1,0 +1,60 @@
+"""Each benchmark runs and tells its figures; how good they are is no test's business."""
+
+import importlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.brokers import mosquitto_path
+from tests.fakes.tiny_federation import TinyFederation
+
+pytestmark = [
+    pytest.mark.llama,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # transformers' own
+]
+
+NEEDS_NETWORK = {"over_a_network", "bytes_per_token"}
+NEEDS_BROKER = NEEDS_NETWORK | {"worker_throughput", "loopback_round_trip"}
+EXTRA = {
+    "over_a_network": ["--round-trips", "20", "--loss", "0"],
+    "bytes_per_token": ["--round-trip", "20", "--wide", "600"],
+    "worker_throughput": ["--devices", "1", "2", "--steps", "2"],
+    "loopback_round_trip": ["--runs", "20"],
+}
+
+
+def run(name: str, tiny: TinyFederation, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    if name in NEEDS_BROKER:
+        mosquitto_path()
+    if name in NEEDS_NETWORK and (os.geteuid() or not Path("/dev/net/tun").exists()):
+        pytest.skip("network namespaces need root")
+    models = ["--small", tiny.small, "--adapter", tiny.adapter_gguf, "--large", tiny.large]
+    work = ["--data", tiny.data, "--coefficients", "1", "0.7", "0.42", "--tokens", "6"]
+    size = ["--prompts", "2", "--runs", "2", "--threads", "1", "--json"]
+    arguments = [str(one) for one in [*models, *work, *size, *EXTRA.get(name, [])]]
+    importlib.import_module(f"benchmarks.{name}").main(arguments)
+    told: dict[str, object] = json.loads(capsys.readouterr().out)
+    return told
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "local_decode",
+        "steered_decode",
+        pytest.param("over_a_network", marks=pytest.mark.broker),
+        pytest.param("bytes_per_token", marks=pytest.mark.broker),
+        pytest.param("worker_throughput", marks=pytest.mark.broker),
+        pytest.param("loopback_round_trip", marks=pytest.mark.broker),
+    ],
+)
+def test_it_runs_with_any_models(
+    name: str, tiny: TinyFederation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = run(name, tiny, capsys)
+    assert told["benchmark"] == name
+    assert told["rows"]
+    assert told["targets"]
