@@ -49,7 +49,9 @@ class StoredTensor:
         """
         data = self.read_bytes()
         if self.dtype == "BF16":  # the upper half of a float32
-            return (data.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
+            wide = data.view("<u2").astype(np.uint32)
+            wide <<= 16  # in place: tensors are large
+            return wide.view(np.float32).reshape(self.shape)
         return data.view("<f4" if self.dtype == "F32" else "<f2").reshape(self.shape)
 
 
@@ -61,6 +63,8 @@ class Checkpoint:
     folder: Path
     config: Mapping[str, Any]  # Any: config.json is free-form
     tensors: Mapping[str, StoredTensor]
+    stated: Mapping[str, str]
+    """What the weights' own file says of them besides."""
 
 
 def open_checkpoint(folder: Path, *, name: str) -> Checkpoint:
@@ -75,9 +79,18 @@ def open_checkpoint(folder: Path, *, name: str) -> Checkpoint:
     """
     config = read_json(folder / "config.json")
     tensors: dict[str, StoredTensor] = {}
-    for path in _shards(folder):
-        tensors.update(_read_table(path))
-    return Checkpoint(name, folder, config, tensors)
+    stated: dict[str, str] = {}
+    for path, names in _shards(folder).items():
+        table, more = _read_table(path)
+        stated |= more
+        missing = sorted(names - table.keys())
+        if missing:
+            raise ModelFileError(f"{path} has no tensor {missing[0]!r}, its index says it does")
+        twice = sorted(tensors.keys() & table.keys())
+        if twice:
+            raise ModelFileError(f"{path}: tensor {twice[0]!r} is in another file too")
+        tensors |= table
+    return Checkpoint(name, folder, config, tensors, stated)
 
 
 def read_json(path: Path) -> dict[str, Any]:  # Any: free-form
@@ -97,20 +110,29 @@ def read_json(path: Path) -> dict[str, Any]:  # Any: free-form
     return content
 
 
-def _shards(folder: Path) -> list[Path]:
+def _shards(folder: Path) -> dict[Path, set[str]]:
+    """The files with weights, and which tensors the index says they have."""
     index = folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
     if not index.exists():
-        return [folder / "model.safetensors"]
+        if not single.exists() and any(folder.glob("*.bin")):
+            raise ModelFileError(
+                f"{folder} has its weights as pickle (.bin), which can run code and is never read;"
+                " save it as safetensors"
+            )
+        return {single: set()}
     weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict):
+    if not isinstance(weight_map, dict) or not weight_map:
         raise ModelFileError(f"{index} has no weight_map")
-    names = sorted({str(name) for name in weight_map.values()})
-    if any(Path(name).name != name for name in names):
-        raise ModelFileError(f"{index} names files outside its folder")
-    return [folder / name for name in names]
+    shards: dict[Path, set[str]] = {}
+    for tensor, name in sorted(weight_map.items(), key=str):
+        if Path(str(name)).name != name:
+            raise ModelFileError(f"{index} names files outside its folder")
+        shards.setdefault(folder / str(name), set()).add(tensor)
+    return shards
 
 
-def _read_table(path: Path) -> dict[str, StoredTensor]:
+def _read_table(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     try:
         file_bytes = path.stat().st_size
         with path.open("rb") as file:
@@ -133,7 +155,8 @@ def _read_table(path: Path) -> dict[str, StoredTensor]:
     end = max((tensor.offset + tensor.size_bytes for tensor in tensors.values()), default=start)
     if end > file_bytes:
         raise ModelFileError(f"{path} is truncated: {file_bytes} of {end} bytes; fetch it again")
-    return tensors
+    stated = header.get("__metadata__") or {}
+    return tensors, {str(key): str(value) for key, value in stated.items()}
 
 
 def _entry(path: Path, entry: Mapping[str, Any], start: int) -> StoredTensor:

@@ -112,6 +112,10 @@ def derive(
     torch.manual_seed(recipe.seed)
     on_progress(Progress(0, 1, "loading the large model"))
     whole = load_causal_lm(large)
+    if not isinstance(whole, LlamaForCausalLM):
+        raise ModelFileError(
+            f"{large} is a {type(whole).__name__}; only models of the llama family can be thinned"
+        )
     tokens = _tokens(large, texts, recipe)
     held_out, healing = tokens[:_HELD_OUT], tokens[_HELD_OUT:]
     kept = choose_layers(len(whole.model.layers), recipe.layers, find_sink(whole, held_out[:2]))

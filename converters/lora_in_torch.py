@@ -24,6 +24,7 @@ def put_on(model: Any, adapter: Adapter) -> PeftModel:  # Any: transformers has 
         lora_alpha=manifest.alpha,
         target_modules=list(manifest.target_modules),
         task_type="CAUSAL_LM",
+        fan_in_fan_out=model.config.model_type == "gpt2",  # its weights are transposed
     )
     peft_model = get_peft_model(model, config)
     tensors = {name: torch.from_numpy(tensor) for name, tensor in adapter.tensors.items()}
@@ -62,15 +63,16 @@ def answer_logits(model: PeftModel, examples: Sequence[EncodedExample]) -> torch
     right, where causal attention cannot see it, so no mask is needed.
     """
     network = model.base_model.model
+    body = getattr(network, network.base_model_prefix)  # `model`, or `transformer` in GPT-2
     tokens = [example.prompt + example.answer[:-1] for example in examples]
     width = max(map(len, tokens))
     padded = torch.tensor([list(row) + [0] * (width - len(row)) for row in tokens])
-    hidden = network.model(input_ids=padded, use_cache=False).last_hidden_state
+    hidden = body(input_ids=padded, use_cache=False).last_hidden_state
     wanted = [
         hidden[row, len(example.prompt) - 1 : len(example.prompt) - 1 + len(example.answer)]
         for row, example in enumerate(examples)
     ]
-    logits: torch.Tensor = network.lm_head(torch.cat(wanted))
+    logits: torch.Tensor = network.get_output_embeddings()(torch.cat(wanted))
     return logits.float()
 
 

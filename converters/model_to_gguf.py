@@ -1,44 +1,36 @@
 """A model to GGUF: from a transformers folder, or a GGUF file in another quantisation.
 
 Decides what goes into the file. Names are in `converters.tensor_names`, reading in
-`converters.checkpoint`, writing in `converters.gguf_output` and `converters.quantise`, the
+`converters.model_source`, writing in `converters.gguf_output` and `converters.quantise`, the
 tokenizer in `converters.tokenizer`.
 """
 
-import hashlib
 import tempfile
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from converters.checkpoint import Checkpoint, StoredTensor, open_checkpoint
+from converters.architectures.table import Part
 from converters.gguf_output import FILE_TYPES, PlannedTensor, tensor_kind, write_gguf
 from converters.hub import local_model
+from converters.hyperparameters import config_to_metadata
+from converters.model_source import SourceModel, SourceTensor, Values, open_source
 from converters.quantise import quantise, require_kind
-from converters.tensor_names import (
-    Architecture,
-    architecture_named,
-    gguf_names,
-    rotary_heads,
-    to_rotary_order,
-)
+from converters.rotary_settings import Factors, factor_tensors
+from converters.tensor_changes import changed_shape, to_gguf
+from converters.tensor_names import heads_of, parts_of
 from converters.token_ids import require_same_token_ids
 from converters.tokenizer import tokenizer_metadata
 from fedpt.errors import ModelFileError
 from fedpt.files import written_aside
 from fedpt.gguf_file import WEIGHTS_KEY, GgufValue, read_gguf, weights_sha256
-from fedpt.ids import Sha256
 from fedpt.progress import OnProgress, Progress, ignore_progress
+from fedpt.vocabulary import VOCABULARY_KEY, vocabulary_in
 
 _QUANTISATION_VERSION: Final = 2  # of ggml's block formats
-_EMBEDDING: Final = "model.embed_tokens.weight"
-_HEAD: Final = "lm_head.weight"
-_RECOMPUTED: Final = ".rotary_emb.inv_freq"  # old folders store it; it follows from the config
-_DEFAULT_ROPE_BASE: Final = 10_000.0  # where a config does not say
+_TOKENIZER_PREFIX: Final = "tokenizer."
 
 
 def convert_model(
@@ -72,15 +64,34 @@ def convert_model(
     if found.is_file():
         _convert_gguf(found, target, kind)
         return
-    checkpoint = open_checkpoint(found, name=source.resolve().name)
+    model = open_source(found, name=source.resolve().name)
+    write_model(model, target, kind=kind, pre=pre, on_progress=on_progress)
+
+
+def write_model(
+    model: SourceModel,
+    target: Path,
+    *,
+    kind: str,
+    pre: str | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> None:
+    """Write an opened model as the GGUF file `target`, whole or not at all.
+
+    Raises:
+        ModelFileError: See `convert_model`.
+        UsageError: There is no such kind.
+        StorageError: The target cannot be written.
+    """
+    require_kind(kind)
     with written_aside(target) as aside:
         if kind in FILE_TYPES:
-            _write_folder(checkpoint, aside, kind, pre=pre, on_progress=on_progress)
+            _write(model, aside, kind, pre=pre, on_progress=on_progress)
             return
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fedpt-convert-") as workspace:
             # F32 holds every source exactly; the disk space is needed for a moment only
             lossless = Path(workspace) / "lossless.gguf"
-            _write_folder(checkpoint, lossless, "F32", pre=pre, on_progress=on_progress)
+            _write(model, lossless, "F32", pre=pre, on_progress=on_progress)
             quantise(lossless, aside, kind, weights=weights_sha256(read_gguf(lossless)))
 
 
@@ -93,152 +104,61 @@ def _convert_gguf(source: Path, target: Path, kind: str) -> None:
         quantise(source, aside, kind, weights=weights_sha256(file))
 
 
-def _write_folder(
-    checkpoint: Checkpoint, path: Path, kind: str, *, pre: str | None, on_progress: OnProgress
+def _write(
+    model: SourceModel, path: Path, kind: str, *, pre: str | None, on_progress: OnProgress
 ) -> None:
-    """Write a transformers folder at `path`, then prove that the tokenizer came over."""
-    architecture = architecture_named(_architecture_name(checkpoint.config))
-    tensors = _tensors_by_module(checkpoint, architecture)
-    names = gguf_names(architecture, _layer_count(checkpoint.config, architecture))
-    identity = _weights_identity({_gguf_name(key, names): t for key, t in tensors.items()})
-    metadata = {
-        **_hyperparameters(checkpoint, architecture),
-        "general.file_type": FILE_TYPES[kind],
-        "general.quantization_version": _QUANTISATION_VERSION,
-        WEIGHTS_KEY: identity,
-        **tokenizer_metadata(checkpoint.folder, row_count=_row_count(checkpoint), pre=pre),
-    }
-    plan = [
-        PlannedTensor(
-            name=_gguf_name(key, names),
-            shape=tensor.shape,
-            kind=tensor_kind(tensor.shape, kind),
-            load=partial(_load, tensor, rotary_heads(architecture, metadata, _module(key))),
-        )
-        for key, tensor in tensors.items()
-    ]
-    write_gguf(path, metadata, plan, on_progress)
-    on_progress(Progress(len(plan), len(plan), "comparing token ids"))
-    require_same_token_ids(path, checkpoint.folder / "tokenizer.json")
-
-
-def _architecture_name(config: Mapping[str, Any]) -> str:
-    names = config.get("architectures")
-    return str(names[0]) if isinstance(names, list) and names else "none stated"
-
-
-def _layer_count(config: Mapping[str, Any], architecture: Architecture) -> int:
-    return int(_required(config, architecture.numbers["block_count"]))
-
-
-def _tensors_by_module(
-    checkpoint: Checkpoint, architecture: Architecture
-) -> dict[str, StoredTensor]:
-    """The tensors to write, by their name in transformers, in the order of the model.
-
-    Raises:
-        ModelFileError: A tensor is missing, or there is one that GGUF has no name for.
-    """
-    modules = gguf_names(architecture, _layer_count(checkpoint.config, architecture))
-    dropped = {_HEAD} if checkpoint.config.get("tie_word_embeddings") else set()
-    stored = {
-        key: tensor
-        for key, tensor in checkpoint.tensors.items()
-        if key not in dropped and not key.endswith(_RECOMPUTED)
-    }
-    for module in modules:
-        key = f"{module}.weight"
-        if key not in dropped and key not in stored:
-            raise ModelFileError(f"{checkpoint.folder}: tensor {key} is missing")
-    order = {f"{module}.{part}": None for module in modules for part in ("weight", "bias")}
-    unknown = sorted(stored.keys() - order.keys())
-    if unknown:
-        raise ModelFileError(
-            f"{checkpoint.folder}: tensor {unknown[0]!r} is no part of a"
-            f" {architecture.transformers_name}"
-        )
-    return {key: stored[key] for key in order if key in stored}
-
-
-def _hyperparameters(checkpoint: Checkpoint, architecture: Architecture) -> dict[str, GgufValue]:
-    config, key = checkpoint.config, architecture.key
-    _require_supported(checkpoint)
+    """Write a model at `path`, then prove that the tokenizer came over."""
+    architecture = model.architecture
     metadata: dict[str, GgufValue] = {
         "general.architecture": architecture.gguf_name,
         "general.type": "model",
-        "general.name": checkpoint.name,
+        "general.name": model.name,
+        **config_to_metadata(model.config, architecture, row_count=model.row_count),
+        "general.file_type": FILE_TYPES[kind],
+        "general.quantization_version": _QUANTISATION_VERSION,
+        WEIGHTS_KEY: model.weights,
+        **_tokenizer(model, pre),
     }
-    for name, config_key in architecture.numbers.items():
-        metadata[key(name)] = int(_required(config, config_key))
-    for name, config_key in architecture.fractions.items():
-        metadata[key(name)] = float(_required(config, config_key))
-    heads = int(_required(config, architecture.numbers["attention.head_count"]))
-    hidden = int(_required(config, architecture.numbers["embedding_length"]))
-    head_size = int(config.get("head_dim") or hidden // heads)
-    metadata[key("attention.key_length")] = head_size
-    metadata[key("attention.value_length")] = head_size
-    metadata[key("rope.dimension_count")] = head_size
-    metadata[key("rope.freq_base")] = float(_rope(config).get("rope_theta", _DEFAULT_ROPE_BASE))
-    metadata[key("vocab_size")] = _row_count(checkpoint)
-    return metadata
+    metadata[VOCABULARY_KEY] = vocabulary_in(metadata, model.name).sha256
+    plan = _factor_plan(model) + _plan(model, metadata, kind)
+    write_gguf(path, metadata, plan, on_progress)
+    if isinstance(model.origin, Path):
+        on_progress(Progress(len(plan), len(plan), "comparing token ids"))
+        require_same_token_ids(path, model.origin / "tokenizer.json")
 
 
-def _row_count(checkpoint: Checkpoint) -> int:
-    """Rows of the embedding matrix, which may be more than there are tokens."""
-    match checkpoint.tensors[_EMBEDDING].shape:
-        case (rows, _):
-            return rows
-        case shape:
-            raise ModelFileError(f"{checkpoint.folder}: {_EMBEDDING} is {shape}, not a matrix")
-
-
-def _require_supported(checkpoint: Checkpoint) -> None:
-    """Refuse what the file could not say, rather than write a model that computes otherwise."""
-    config = checkpoint.config
-    rope = _rope(config)
-    rope_type = rope.get("rope_type") or rope.get("type") or "default"
-    if rope_type != "default":
-        raise ModelFileError(f"{checkpoint.folder}: rope_type {rope_type!r} is not supported yet")
-    if config.get("hidden_act", "silu") != "silu":
-        raise ModelFileError(
-            f"{checkpoint.folder}: hidden_act {config['hidden_act']!r} is not supported"
+def _tokenizer(model: SourceModel, pre: str | None) -> dict[str, GgufValue]:
+    if isinstance(model.origin, Path):
+        return tokenizer_metadata(
+            model.origin, row_count=model.row_count, pre=pre, rowless=model.architecture.rowless
         )
+    metadata = model.origin.metadata
+    return {key: value for key, value in metadata.items() if key.startswith(_TOKENIZER_PREFIX)}
 
 
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The rotary settings, which older configurations have at the top and in `rope_scaling`."""
-    rope = {"rope_theta": config["rope_theta"]} if config.get("rope_theta") else {}
-    return rope | (config.get("rope_scaling") or {}) | (config.get("rope_parameters") or {})
+def _plan(model: SourceModel, metadata: dict[str, GgufValue], kind: str) -> list[PlannedTensor]:
+    """Every tensor of the model, in its order."""
+    parts = parts_of(model.architecture, model.layers)
+    plan: list[PlannedTensor] = []
+    for key, tensor in model.tensors.items():
+        module, _, which = key.rpartition(".")
+        name, part = parts[module]
+        shape = changed_shape(tensor.shape, part.change)
+        heads = heads_of(model.architecture, metadata, part)
+        load = partial(_load, tensor, part, heads)
+        plan.append(PlannedTensor(f"{name}.{which}", shape, tensor_kind(shape, kind), load))
+    return plan
 
 
-def _required(config: Mapping[str, Any], key: str) -> float:
-    value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ModelFileError(f"config.json: {key} is {value!r}, a number was expected")
-    return value
+def _load(tensor: SourceTensor, part: Part, heads: int | None) -> Values:
+    return to_gguf(tensor.load(), part.change, heads)
 
 
-def _weights_identity(tensors: Mapping[str, StoredTensor]) -> Sha256:
-    """Hash of the tensors as the source stores them: before reordering, before quantisation."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.shape} {tensor.dtype}\n".encode())
-        digest.update(tensor.read_bytes().data)
-    return Sha256(digest.hexdigest())
+def _factor_plan(model: SourceModel) -> list[PlannedTensor]:
+    """The rotary factors, which transformers has in its configuration."""
 
+    def plan(name: str, factors: Factors) -> PlannedTensor:
+        return PlannedTensor(name, factors.shape, "F32", lambda: factors.astype(np.float32))
 
-def _load(tensor: StoredTensor, heads: int | None) -> npt.NDArray[np.floating]:
-    values = tensor.read()
-    return values if heads is None else to_rotary_order(values, heads)
-
-
-def _module(key: str) -> str:
-    """`lm_head.weight` -> `lm_head`."""
-    return key.rpartition(".")[0]
-
-
-def _gguf_name(key: str, names: Mapping[str, str]) -> str:
-    """`model.layers.0.self_attn.q_proj.weight` -> `blk.0.attn_q.weight`."""
-    module, _, part = key.rpartition(".")
-    return f"{names[module]}.{part}"
+    factors = factor_tensors(model.config, model.architecture)
+    return [plan(name, values) for name, values in factors.items()]

@@ -34,7 +34,20 @@ class PreTokenizer:
 
 def _split(digits: str) -> dict[str, Any]:
     """Cut as Llama 3 and Qwen 2 do, which differ only in how many digits stay together."""
-    pattern = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}|{_AFTER_DIGITS}"
+    return _cut(rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}|{_AFTER_DIGITS}")
+
+
+def _split_by_case(digits: str, *, contractions: str) -> dict[str, Any]:
+    """Cut as GPT-4o does: also before a capital letter within a word."""
+    upper, lower = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+    start = r"[^\r\n\p{L}\p{N}]?"
+    return _cut(
+        f"{start}{upper}*{lower}+{contractions}|{start}{upper}+{lower}*{contractions}|{digits}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+
+
+def _cut(pattern: str) -> dict[str, Any]:
     return {
         "type": "Split",
         "pattern": {"Regex": pattern},
@@ -49,17 +62,31 @@ PRE_TOKENIZERS: Final[Mapping[str, PreTokenizer]] = {
     "llama-bpe": PreTokenizer(
         (_split(r"\p{N}{1,3}"), MAPPING_BYTES), ignore_merges=True, adds_bos=True
     ),
+    "dbrx": PreTokenizer((_split(r"\p{N}{1,3}"), MAPPING_BYTES)),
     "qwen2": PreTokenizer((_split(r"\p{N}"), MAPPING_BYTES), normalizer={"type": "NFC"}),
+    # GPT-4o's way; what llama.cpp calls gpt-4o cuts before combining marks, so vowelled Arabic and
+    # Hindi would get other ids
+    "granite-embed-multi-97m": PreTokenizer(
+        (_split_by_case(r"\p{N}{1,3}", contractions=f"{_CONTRACTIONS}?"), MAPPING_BYTES),
+        ignore_merges=True,
+    ),
 }
 
 
-def find_pre(pre_tokenizer: Mapping[str, Any]) -> str | None:
-    """The name whose definition equals a `tokenizer.json`'s `pre_tokenizer`, spelling aside."""
+def find_pre(pre_tokenizer: Mapping[str, Any], *, ignore_merges: bool | None = None) -> str | None:
+    """The name whose definition equals a `tokenizer.json`'s `pre_tokenizer`, spelling aside.
+
+    Args:
+        pre_tokenizer: As in the file.
+        ignore_merges: What the file's model says of that, where definitions differ in nothing else.
+    """
     steps = [_normal_form(step) for step in pre_tokenizer.get("pretokenizers", [pre_tokenizer])]
     for name, definition in PRE_TOKENIZERS.items():
-        if steps == [_normal_form(step) for step in definition.steps]:
+        if ignore_merges in (None, definition.ignore_merges) and steps == [
+            _normal_form(step) for step in definition.steps
+        ]:
             return name
-    return None
+    return None if ignore_merges is None else find_pre(pre_tokenizer)
 
 
 def _normal_form(step: Mapping[str, Any]) -> dict[str, Any]:

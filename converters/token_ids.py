@@ -8,12 +8,14 @@ scripts.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
 import llama_cpp
 from tokenizers import Tokenizer
 
+from converters.checkpoint import read_json
 from converters.libllama import caught_log
 from fedpt.errors import ModelFileError
 
@@ -50,10 +52,16 @@ CORPUS: Final = (
 """Text of many scripts, in composed form (NFC): llama.cpp does not normalise, tokenizers may."""
 
 
+_OWN_TOKENS: Final = 48
+"""Of a tokenizer's own added tokens, so many are put between words; some have thousands."""
+
+
 def require_same_token_ids(gguf: Path, tokenizer_json: Path) -> None:
     """Refuse a GGUF file whose tokenizer differs from `tokenizer.json` on any text of `CORPUS`.
 
-    Special tokens written in the text count as such on both sides; none is added.
+    Special tokens written in the text count as such on both sides, the tokenizer's own among them.
+    Then what each puts before and after a text is compared, unless `tokenizer_config.json` beside
+    the file decides that.
 
     Raises:
         ModelFileError: The ids differ (shows the first difference), or a file cannot be loaded.
@@ -63,11 +71,33 @@ def require_same_token_ids(gguf: Path, tokenizer_json: Path) -> None:
     except Exception as error:  # tokenizers raises nothing more precise
         raise ModelFileError(f"tokenizers cannot load {tokenizer_json}: {error}") from error
     with _vocabulary(gguf) as vocabulary:
-        for text in CORPUS:
-            ours = _llama_ids(vocabulary, text)
-            theirs = tokenizer.encode(text, add_special_tokens=False).ids
-            if ours != theirs:
-                raise _difference(text, ours, theirs, tokenizer)
+        rows = llama_cpp.llama_vocab_n_tokens(vocabulary)
+        for text in (*CORPUS, *_with_own_tokens(tokenizer, rows)):
+            _require_same(vocabulary, tokenizer, text, add_special=False)
+        if not _is_told_its_ends(tokenizer_json.with_name("tokenizer_config.json")):
+            _require_same(vocabulary, tokenizer, CORPUS[0], add_special=True)
+
+
+def _require_same(vocabulary: int, tokenizer: Tokenizer, text: str, *, add_special: bool) -> None:
+    ours = _llama_ids(vocabulary, text, add_special=add_special)
+    theirs = tokenizer.encode(text, add_special_tokens=add_special).ids
+    if ours != theirs:
+        raise _difference(text, ours, theirs, tokenizer)
+
+
+def _with_own_tokens(tokenizer: Tokenizer, rows: int) -> Iterator[str]:
+    """Texts with the tokenizer's own added tokens: at the ends, between words, side by side."""
+    decoder = sorted(tokenizer.get_added_tokens_decoder().items())
+    added = [token.content for token_id, token in decoder if token_id < rows]
+    for token in added[:_OWN_TOKENS]:
+        yield f"{token}one{token}two {token} three{token}{token}\n{token[:-1]} {token}"
+
+
+def _is_told_its_ends(config: Path) -> bool:
+    if not config.exists():
+        return False
+    settings = read_json(config)
+    return settings.get("add_bos_token") is not None or settings.get("add_eos_token") is not None
 
 
 @contextmanager
@@ -90,10 +120,11 @@ def _vocabulary(gguf: Path) -> Iterator[int]:
             llama_cpp.llama_model_free(model)
 
 
-def _llama_ids(vocabulary: int, text: str) -> list[int]:
+def _llama_ids(vocabulary: int, text: str, *, add_special: bool) -> list[int]:
     encoded = text.encode()
-    ids = (llama_cpp.llama_token * (len(encoded) + 1))()  # a token is at least one byte
-    add_special, parse_special = False, True
+    room = 2 * len(encoded) + 4  # a token is at least one byte; spaces and ends may be added
+    ids = (llama_cpp.llama_token * room)()
+    parse_special = True
     count = llama_cpp.llama_tokenize(
         vocabulary, encoded, len(encoded), ids, len(ids), add_special, parse_special
     )
@@ -104,7 +135,7 @@ def _difference(
     text: str, ours: list[int], theirs: list[int], tokenizer: Tokenizer
 ) -> ModelFileError:
     """Shows the first id that differs, and what it stands for."""
-    pairs = zip([*ours, None], [*theirs, None], strict=False)
+    pairs = zip_longest(ours, theirs)
     place = next(place for place, (our, their) in enumerate(pairs) if our != their)
     here, there = ours[place : place + 4], theirs[place : place + 4]
     return ModelFileError(

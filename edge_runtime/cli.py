@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
+from edge_runtime.train_cli import train
+
 device = typer.Typer(no_args_is_help=True, help="Run a device of a federation.")
+device.command()(train)
 
 Config = Annotated[Path, typer.Option(help="Settings, TOML.")]
 

@@ -25,7 +25,7 @@ class AssistantSettings(Settings):
         2, ge=1, le=16, description="conversations kept in the cache, context_tokens each"
     )
     answer_tokens: int = Field(128, ge=1, description="longest answer, tokens")
-    threads: int | None = Field(None, ge=1, description="threads for llama.cpp; unset: all cores")
+    threads: int | None = Field(None, ge=1, description="threads for llama.cpp; unset: the fastest")
     system_prompt: str = Field("", description="set before every question")
     share_questions: Literal["never", "ask", "always"] = Field(
         "ask",
@@ -136,6 +136,15 @@ class DeviceSettings(Settings):
     )
     training_threads: int | None = Field(
         None, ge=1, description="threads for training; unset: all cores"
+    )
+    training_memory_mb: int | None = Field(
+        None,
+        ge=1,
+        description="memory that training may take, all in all, MB; unset: half of what"
+        " is free, 1200 at most",
+    )
+    training_checkpoint_steps: int = Field(
+        20, ge=1, description="training is saved every so many steps"
     )
     training_niceness: int = Field(10, ge=0, le=19, description="19 gives way to everything else")
     connect_timeout_s: float = Field(30.0, gt=0, description="wait for the broker at the start, s")

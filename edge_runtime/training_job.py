@@ -1,7 +1,8 @@
 """What the device daemon and its training process say to each other, in a `fedpt.job_folder`.
 
 Progress comes back as JSON lines on the process's standard output; the update, the trained
-adapter's blob, is a file beside the result.
+adapter's blob, is a file beside the result. A checkpoint that lies there is gone on from, if it is
+this job's.
 """
 
 from typing import Final
@@ -11,6 +12,7 @@ import msgspec
 from fedpt.wire.messages import TrainingPlan
 
 UPDATE_NAME: Final = "update"
+CHECKPOINT_NAME: Final = "checkpoint"
 
 
 class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +25,9 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
     plan: TrainingPlan
     seed: int
     threads: int
+    memory_budget_mb: int | None = None
+    """What the process may have resident; None: what the board has to spare."""
+    checkpoint_steps: int = 20
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +40,19 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     first_loss: float
     """Mean over the first epoch."""
     tokens_per_s: float
+    nll_before: float | None = None
+    """On held-out examples, nats a token; None: there are too few to hold any out."""
+    nll_after: float | None = None
+    held_out_count: int = 0
+    truncated_count: int = 0
+    """Examples that were longer than the context."""
+    dropped_count: int = 0
+    """Examples whose answer is no tokens."""
+    mode: str = ""
+    peak_bytes: int = 0
+    """The most that the process ever had resident, all in all."""
+    own_peak_bytes: int = 0
+    """The same, less what was resident before the training began."""
 
 
 class TrainingStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,3 +61,6 @@ class TrainingStep(msgspec.Struct, frozen=True, kw_only=True):
     done: int
     total: int
     loss: float
+    tokens_per_s: float = 0.0
+    held_out_nll: float | None = None
+    seconds_left: float = 0.0

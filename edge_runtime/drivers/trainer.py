@@ -2,14 +2,19 @@
 
 import logging
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from edge_runtime.settings import DeviceSettings
-from edge_runtime.training_job import UPDATE_NAME, TrainingJob, TrainingResult, TrainingStep
+from edge_runtime.training_job import (
+    CHECKPOINT_NAME,
+    UPDATE_NAME,
+    TrainingJob,
+    TrainingResult,
+    TrainingStep,
+)
 from fedpt.drivers.child_process import ChildProcess
 from fedpt.errors import FedptError
 from fedpt.job_folder import read_result, write_job
@@ -38,13 +43,13 @@ class Trainer:
         on_step: OnStep,
         on_end: OnEnd,
     ) -> None:
-        """Start to train from `adapter`; the callbacks come from another thread.
+        """Start to train from `adapter`, or go on; the callbacks come from another thread.
 
         Raises:
             FedptError: It cannot be started.
         """
         folder = self._settings.state_dir / "training"
-        shutil.rmtree(folder, ignore_errors=True)
+        _clear(folder)
         job = TrainingJob(
             small=str(self._settings.small),
             adapter=str(adapter),
@@ -52,6 +57,8 @@ class Trainer:
             plan=announcement.training,
             seed=seed,
             threads=self._settings.training_threads or os.cpu_count() or 1,
+            memory_budget_mb=self._settings.training_memory_mb,
+            checkpoint_steps=self._settings.training_checkpoint_steps,
         )
         write_job(folder, job)
         self._child = ChildProcess(
@@ -67,6 +74,13 @@ class Trainer:
         if self._child is not None:
             self._child.stop()
             self._child = None
+
+
+def _clear(folder: Path) -> None:
+    """Leave only the checkpoint: the training process knows whether it is of the same training."""
+    for path in folder.glob("*"):
+        if path.name != CHECKPOINT_NAME:
+            path.unlink(missing_ok=True)
 
 
 def _hear(line: bytes, on_step: OnStep) -> None:

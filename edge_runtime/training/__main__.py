@@ -11,33 +11,39 @@ from pathlib import Path
 import msgspec
 import torch
 
-from edge_runtime.training.trainer import encode_for, require_base, train
-from edge_runtime.training_job import UPDATE_NAME, TrainingJob, TrainingStep
+from edge_runtime.training.fine_tuning import Request, fine_tune
+from edge_runtime.training.memory_plan import MEGABYTE
+from edge_runtime.training_job import CHECKPOINT_NAME, UPDATE_NAME, TrainingJob, TrainingStep
 from fedpt.adapters import adapter_from_bytes, adapter_to_bytes
 from fedpt.drivers.child_process import end_with_parent
-from fedpt.drivers.llama import LlamaModel
 from fedpt.errors import FedptError
-from fedpt.examples import read_examples
 from fedpt.files import write_bytes
 from fedpt.job_folder import read_job, write_result
 
 
 def main(folder: Path) -> None:
-    """Train, then leave the update and the result.
+    """Train, then leave the update and the result, and no checkpoint.
 
     Raises:
         FedptError: Anything expected; the caller prints it.
     """
     job = read_job(folder, TrainingJob)
     torch.set_num_threads(job.threads)
-    adapter = adapter_from_bytes(Path(job.adapter).read_bytes())
-    examples = read_examples(Path(job.data))
-    with LlamaModel(Path(job.small), vocabulary_only=True) as model:
-        require_base(adapter, model)
-        encoded = encode_for(model, examples, room=job.plan.context_tokens)
-        trained = train(model, adapter, encoded, job.plan, seed=job.seed, on_step=_report)
-    write_bytes(folder / UPDATE_NAME, adapter_to_bytes(trained.adapter))
-    write_result(folder, trained.result)
+    checkpoint = folder / CHECKPOINT_NAME
+    request = Request(
+        base=Path(job.small),
+        data=Path(job.data),
+        plan=job.plan,
+        seed=job.seed,
+        start=lambda _: adapter_from_bytes(Path(job.adapter).read_bytes()),
+        checkpoint=checkpoint,
+        checkpoint_steps=job.checkpoint_steps,
+        budget_bytes=job.memory_budget_mb and job.memory_budget_mb * MEGABYTE,
+    )
+    tuned = fine_tune(request, on_step=_report)
+    write_bytes(folder / UPDATE_NAME, adapter_to_bytes(tuned.adapter))
+    write_result(folder, tuned.result)
+    checkpoint.unlink(missing_ok=True)
 
 
 def _offer_ourselves() -> None:

@@ -1,125 +1,217 @@
 """The training loop: one adapter, one data set, one frozen base model.
 
-The base is the very GGUF file that llama.cpp serves, expanded to torch, and the tokens are
-llama.cpp's own; so the adapter fits what will be served, rounding of the weights included.
+The base is the very GGUF file that llama.cpp serves, and the tokens are llama.cpp's own; so the
+adapter fits what will be served, rounding of the weights included. How it is computed is `how`'s
+matter, and gives the same losses; what becomes of the result is `acceptance`'s.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+import msgspec
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 
-from converters.gguf_to_torch import load_causal_lm
-from converters.lora_in_torch import (
-    answer_logits,
-    answer_tokens,
-    batches,
-    put_on,
-    read_off,
-    trainable,
-)
-from edge_runtime.training_job import TrainingResult, TrainingStep
-from fedpt import adapters
-from fedpt.adapters import Adapter
-from fedpt.chat import EncodedExample, encode_example
-from fedpt.drivers.llama import LlamaModel
+from edge_runtime.training.checkpoint import Checkpoints, Position
+from edge_runtime.training.how import How
+from edge_runtime.training.network import Network, nll
+from edge_runtime.training.passes import epoch_batches, passes, rate_share, steps_per_epoch
+from edge_runtime.training.preparing import Prepared, length_of
+from edge_runtime.training_job import TrainingStep
+from fedpt.adapters import AdapterTensors
 from fedpt.errors import TrainingError
-from fedpt.examples import Example
-from fedpt.gguf_file import weights_sha256
 from fedpt.wire.messages import TrainingPlan
 
-_WARMUP_SHARE = 0.1
-_MAX_GRADIENT_NORM = 1.0
+_MAX_GRADIENT_NORM: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is trained on, and how."""
+
+    examples: Prepared
+    plan: TrainingPlan
+    how: How
+    seed: int
+
+    @property
+    def total_steps(self) -> int:
+        """Over all epochs."""
+        return self.plan.epochs * self.epoch_steps
+
+    @property
+    def epoch_steps(self) -> int:
+        """In one epoch."""
+        return steps_per_epoch(len(self.examples.kept), self.plan.batch_examples)
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A finished training."""
 
-    adapter: Adapter
-    result: TrainingResult
-
-
-def encode_for(
-    model: LlamaModel, examples: Sequence[Example], *, room: int
-) -> list[EncodedExample]:
-    """The examples as the model's tokens, each at most `room` of them."""
-    return [encode_example(model, example).truncated(room) for example in examples]
-
-
-def require_base(adapter: Adapter, model: LlamaModel) -> None:
-    """Refuse to train an adapter on a base that is not its own.
-
-    Raises:
-        WrongBaseError: Names both.
-    """
-    weights = weights_sha256(model.file)
-    adapters.require_base("the adapter", adapter.manifest.base_weights, weights)
+    tensors: AdapterTensors
+    position: Position
+    tokens_per_s: float
 
 
 def train(
-    model: LlamaModel,
-    adapter: Adapter,
-    examples: Sequence[EncodedExample],
-    plan: TrainingPlan,
+    network: Network,
+    task: Task,
     *,
-    seed: int,
     on_step: Callable[[TrainingStep], None],
+    checkpoints: Checkpoints | None = None,
 ) -> Trained:
-    """Fine-tune `adapter` on `examples`; deterministic by `seed` on one machine.
+    """Fine-tune the network's factors; deterministic by seed on one machine, interrupted or not.
 
     AdamW, linear warm-up, cosine decay to a tenth, gradients clipped to norm 1. The loss is the
     mean cross-entropy of the answers' tokens, in nats.
 
     Raises:
-        TrainingError: The loss is no longer finite.
+        TrainingError: The loss is no longer finite; the last checkpoint stays.
+        StorageError: A checkpoint cannot be written; the one before stays.
     """
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    network = put_on(load_causal_lm(model.file.path), adapter)
-    network.train()
-    optimiser = torch.optim.AdamW(trainable(network), lr=plan.learning_rate, weight_decay=0.0)
-    lengths = [len(example.prompt) + len(example.answer) for example in examples]
-    total = plan.epochs * -(-len(examples) // plan.batch_examples)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, total))
-    started, done, losses = time.monotonic(), 0, []
-    for _ in range(plan.epochs):
-        sums = np.zeros(2)
-        for indices in batches(lengths, size=plan.batch_examples, rng=rng):
-            batch = [examples[index] for index in indices]
-            loss = cross_entropy(answer_logits(network, batch), answer_tokens(batch))
+    return _Run(network, task, on_step, checkpoints).run()
+
+
+class _Run:
+    """The state of one training."""
+
+    def __init__(
+        self,
+        network: Network,
+        task: Task,
+        on_step: Callable[[TrainingStep], None],
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self._network = network
+        self._task = task
+        self._on_step = on_step
+        self._checkpoints = checkpoints
+        self._factors = list(network.factors.values())
+        self._optimiser = torch.optim.AdamW(
+            self._factors, lr=task.plan.learning_rate, weight_decay=0.0
+        )
+        self._examples = task.examples.kept
+        self._lengths = [length_of(one) for one in self._examples]
+        self._position = Position(how=task.how)
+        self._tokens_here = 0
+        self._seconds_here = 0.0
+
+    def run(self) -> Trained:
+        self._begin()
+        per_epoch = self._task.epoch_steps
+        for epoch in range(self._position.step // per_epoch, self._task.plan.epochs):
+            batches = epoch_batches(
+                self._lengths,
+                size=self._task.plan.batch_examples,
+                seed=self._task.seed,
+                epoch=epoch,
+            )
+            for place, batch in enumerate(batches, start=epoch * per_epoch):
+                if place >= self._position.step:
+                    self._step(batch)
+        return Trained(
+            {name: one.detach().float().cpu().numpy() for name, one in self._named()},
+            self._position,
+            self._tokens_here / self._seconds_here if self._seconds_here else 0.0,
+        )
+
+    def _begin(self) -> None:
+        found = self._checkpoints.position() if self._checkpoints else None
+        if found is not None and self._checkpoints is not None:
+            self._position = found
+            self._checkpoints.restore(self._network.factors, self._optimiser)
+            return
+        self._measure()
+        self._save()  # so that a restart computes in the same way, whatever it would choose anew
+
+    def _step(self, batch: Sequence[int]) -> None:
+        started = time.monotonic()
+        done = self._position.step
+        share = rate_share(done, self._task.total_steps)
+        self._optimiser.param_groups[0]["lr"] = self._task.plan.learning_rate * share
+        answer_tokens = sum(len(self._examples[index].answer) for index in batch)
+        loss = self._gradients(batch, answer_tokens)
+        norm = torch.nn.utils.clip_grad_norm_(self._factors, _MAX_GRADIENT_NORM)
+        if not torch.isfinite(norm):
+            raise TrainingError(self._not_finite("gradient", norm.item(), batch))
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        position = self._position
+        self._position = msgspec.structs.replace(
+            position,
+            step=done + 1,
+            losses=(*position.losses, loss),
+            token_counts=(*position.token_counts, answer_tokens),
+        )
+        if self._position.step % self._task.epoch_steps == 0:
+            self._measure()
+        self._count(batch, time.monotonic() - started)
+        if self._is_due():
+            self._save()
+        self._tell()
+
+    def _gradients(self, batch: Sequence[int], answer_tokens: int) -> float:
+        """Add the batch's gradients up, pass after pass; its mean loss."""
+        total = 0.0
+        for part in passes(batch, self._lengths, tokens=self._task.how.pass_tokens):
+            loss = self._network.loss([self._examples[index] for index in part]) / answer_tokens
             if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss.item()} at step {done + 1}; lower the learning rate"
-                    f" ({plan.learning_rate})"
-                )
-            optimiser.zero_grad()
+                raise TrainingError(self._not_finite("loss", loss.item(), part))
+            total += loss.item()
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
-            torch.nn.utils.clip_grad_norm_(trainable(network), _MAX_GRADIENT_NORM)
-            optimiser.step()
-            schedule.step()
-            done += 1
-            tokens = sum(len(example.answer) for example in batch)
-            sums += (loss.item() * tokens, tokens)
-            on_step(TrainingStep(done=done, total=total, loss=loss.item()))
-        losses.append(float(sums[0] / sums[1]))
-    seconds = time.monotonic() - started
-    result = TrainingResult(
-        example_count=len(examples),
-        seconds=seconds,
-        loss=losses[-1],
-        first_loss=losses[0],
-        tokens_per_s=plan.epochs * sum(lengths) / seconds,
-    )
-    return Trained(read_off(network, adapter.manifest), result)
+        return total
 
+    def _not_finite(self, what: str, value: float, part: Sequence[int]) -> str:
+        """Says at which example: those of a pass are tried one by one."""
+        culprit = next((one for one in part if not np.isfinite(self._alone(one))), part[0])
+        return (
+            f"the {what} is {value} at step {self._position.step + 1}, example"
+            f" {self._task.examples.numbers[culprit]} of the data; lower the learning rate"
+            f" ({self._task.plan.learning_rate}) or remove the example"
+        )
 
-def _rate(step: int, total: int) -> float:
-    """Share of the learning rate at a step: up over the first tenth, then down a cosine."""
-    warmup = max(1, round(total * _WARMUP_SHARE))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.1 + 0.45 * (1 + float(np.cos(np.pi * (step - warmup) / max(1, total - warmup))))
+    def _alone(self, index: int) -> float:
+        with torch.no_grad():
+            return self._network.loss([self._examples[index]]).item()
+
+    def _measure(self) -> None:
+        if self._task.examples.held_out:
+            value = nll(self._network, self._task.examples.held_out)
+            held_out = (*self._position.held_out, value)
+            self._position = msgspec.structs.replace(self._position, held_out=held_out)
+
+    def _count(self, batch: Sequence[int], seconds: float) -> None:
+        self._tokens_here += sum(self._lengths[index] for index in batch)
+        self._seconds_here += seconds
+        self._position = msgspec.structs.replace(
+            self._position, seconds=self._position.seconds + seconds
+        )
+
+    def _is_due(self) -> bool:
+        step = self._position.step
+        every = self._checkpoints.every_steps if self._checkpoints else 1
+        return step == self._task.total_steps or step % every == 0
+
+    def _save(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(self._position, self._optimiser, [n for n, _ in self._named()])
+
+    def _named(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return list(self._network.factors.items())
+
+    def _tell(self) -> None:
+        position, total = self._position, self._task.total_steps
+        per_step = position.seconds / position.step
+        self._on_step(
+            TrainingStep(
+                done=position.step,
+                total=total,
+                loss=position.losses[-1],
+                tokens_per_s=self._tokens_here / self._seconds_here,
+                held_out_nll=position.held_out[-1] if position.held_out else None,
+                seconds_left=per_step * (total - position.step),
+            )
+        )

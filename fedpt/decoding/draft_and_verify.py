@@ -27,6 +27,7 @@ from fedpt.proxy_tuning import Coefficients, Logits, TokenIds
 _LOOKED_AT: Final = 4
 """Times as many candidates are looked at, where a constraint forbids some."""
 
+_NO_IDS: Final[TokenIds] = np.zeros(0, np.int64)
 _MORE: Final[dict[Detail, Detail]] = {"few": "more", "more": "all"}
 
 
@@ -42,6 +43,8 @@ class Tally:
     drafts_right: int = 0
     largest_doubt: float = 0.0
     """Total variation from full rows, at most, of any steered token."""
+    is_approximate: bool = False
+    """Whether rows came that may be off by more than they say."""
     waited_s: float = 0.0
     network_s: list[float] = field(default_factory=list)
 
@@ -69,6 +72,7 @@ class DraftAndVerify:
         settings: Settings,
         *,
         clock: Callable[[], float],
+        pace: Pace | None = None,
     ) -> None:
         """Begin an answer.
 
@@ -77,16 +81,19 @@ class DraftAndVerify:
             large: The large model.
             settings: Coefficients and limits.
             clock: Seconds, monotonic.
+            pace: What earlier answers have taught; None: nothing.
         """
         self._antiexpert = antiexpert
         self._large = large
         self._settings = settings
         self._clock = clock
-        self._pace = Pace(most_rows=settings.most_rows)
+        self._pace = pace or Pace(most_rows=settings.most_rows)
         self._own: deque[Logits] = deque()
         """D of the first drafts; see `_own_parts`."""
         self._held: int | None = None
         """How many tokens the antiexpert holds: always a beginning of text and drafts."""
+        self._refused: Detail | None = None
+        """What the worker has said that it does not tell."""
         self.tally = Tally()
 
     def next_tokens(self, drafter: Drafter, most: int) -> Iterator[Token]:
@@ -113,6 +120,7 @@ class DraftAndVerify:
         self._draft(drafter, rows)
         rows = min(rows, len(drafter.drafts))
         self._ask(drafter, rows, self._settings.first_detail)
+        self._own_parts(drafter, rows)
         if self._draft(drafter, 2 * rows, stop=self._large.is_there):
             self._own_parts(drafter, len(drafter.drafts))
         for row in self._fetch(rows):
@@ -142,31 +150,36 @@ class DraftAndVerify:
 
     def _certainly_steered(self, drafter: Drafter, row: LargeRow) -> Steered:
         """Steer at the first draft; ask for more of its row until that is sure enough."""
-        settings, detail, asked = self._settings, self._settings.first_detail, 0
+        settings, detail = self._settings, self._settings.first_detail
         chooser, own = drafter.drafts[0].chooser, self._own[0]
-        limit = 0.0 if chooser.sampling.is_greedy else settings.tolerance
+        limit, is_first = 0.0 if chooser.sampling.is_greedy else settings.tolerance, True
         while True:
             steered = steer_row(row, own, settings.coefficients.beta, chooser)
-            if steered.doubt <= limit or row.is_full:
+            more = _MORE.get(detail)
+            if steered.doubt <= limit or row.is_full or more is None or more == self._refused:
                 break
-            asked, detail = asked + 1, _MORE[detail]
+            is_first, detail = False, more
             try:
                 self._ask(drafter, 1, detail)
                 (row,) = self._fetch(1)
             except TooMuchError:
-                break  # the worker tells no more; the doubt is told instead
+                self._refused = detail  # the worker tells no more; the doubt is told instead
+                break
         self.tally.rows += 1
-        self.tally.certain_at_once += asked == 0
+        self.tally.certain_at_once += is_first and steered.doubt <= limit
         self.tally.largest_doubt = max(self.tally.largest_doubt, steered.doubt)
         return steered
 
     def _ask(self, drafter: Drafter, rows: int, detail: Detail) -> None:
-        own = self._own_parts(drafter, rows)
-        count = self._settings.candidates
-        candidates = [
-            _candidates(one, draft, count)
-            for one, draft in zip(own, drafter.drafts[:rows], strict=True)
-        ]
+        count = 0 if detail == "all" else self._settings.candidates
+        if count:
+            own = self._own_parts(drafter, rows)
+            candidates = [
+                _candidates(one, draft, count)
+                for one, draft in zip(own, drafter.drafts[:rows], strict=True)
+            ]
+        else:  # the antiexpert is not needed yet: it runs while the reply is awaited
+            candidates = [_NO_IDS] * rows
         self._large.ask(RowsWanted(drafter.tokens(rows - 1), rows, candidates, detail))
 
     def _fetch(self, rows: int) -> list[LargeRow]:
@@ -175,6 +188,7 @@ class DraftAndVerify:
         self.tally.waited_s += self._clock() - before
         self.tally.round_trips += 1
         self.tally.network_s.append(told.network_s)
+        self.tally.is_approximate |= told.is_approximate
         self._pace.saw_reply(rows, told.network_s, told.model_s)
         return list(told.rows)
 

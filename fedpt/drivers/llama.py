@@ -17,7 +17,6 @@ from typing import Any, Final, Self
 import numpy as np
 
 from fedpt.adapter_file import require_adapter_fits
-from fedpt.drivers.call_size import CallSize
 from fedpt.drivers.llama_runs import Piece, Run, pieces_of
 from fedpt.drivers.thread_choice import ThreadChoice
 from fedpt.errors import ArtifactError, FedptError, ModelFileError, UsageError
@@ -38,6 +37,13 @@ from fedpt.drivers.llama_batch import LlamaBatch, told_rows
 _BATCH_TOKENS: Final = 512
 _PIECE_BYTES: Final = 256
 _NO_KV_SLOT: Final = 1
+_BFLOAT16: Final = 30
+"""Of the cache's values: ggml's number, which llama_cpp does not name. With float16, one token on
+several threads goes another way through attention than a batch does: up to 1 nat apart at 500
+tokens, so drafts would be judged by other rows than they were made of. With bfloat16 the logits of
+quantised models are the same, bit for bit, however a text is cut and on however many threads (of
+float32 ones up to the order of sums); no larger, and as far from a float32 cache as float16 is (KL
+0.004 nats a token, nearly all of it from 8-bit activations)."""
 
 
 class LlamaModel:
@@ -196,10 +202,11 @@ class LlamaContext:
         parameters.n_batch = parameters.n_ubatch = _BATCH_TOKENS
         parameters.n_seq_max = sequences
         parameters.kv_unified = is_shared
+        parameters.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        parameters.type_v = _BFLOAT16
         self._all_threads = parameters.n_threads = parameters.n_threads_batch = (
             threads or os.cpu_count() or 1
         )
-        self._call_size = CallSize()
         self._choice = ThreadChoice(self._all_threads) if threads is None else None
         self._lora: Any = None
         self._context: Any = ll.llama_init_from_model(model.handle, parameters)
@@ -230,9 +237,7 @@ class LlamaContext:
         """
         self._require_sense(runs)
         rows = [np.empty((run.wanted, self.model.vocabulary_size), np.float32) for run in runs]
-        tokens, wanted = sum(len(run.tokens) for run in runs), sum(run.wanted for run in runs)
-        is_alone = tokens == wanted and self._call_size.is_faster_alone(tokens)
-        for pieces in pieces_of(runs, 1 if is_alone else self._batch_tokens):
+        for pieces in pieces_of(runs, self._batch_tokens):
             self._decode(pieces, rows)
             on_batch()
         return rows
@@ -292,7 +297,7 @@ class LlamaContext:
         """One call of libllama."""
         self._batch.fill(pieces)
         count = sum(piece.wanted for piece in pieces)
-        result = self._call(count)
+        result = self._call()
         if result == _NO_KV_SLOT:
             raise UsageError(
                 f"the text does not fit into a context of {self.tokens} tokens; shorten it or raise"
@@ -309,7 +314,7 @@ class LlamaContext:
             rows[piece.run][piece.row : piece.row + piece.wanted] = told[begin:end]
             begin = end
 
-    def _call(self, wanted: int) -> int:
+    def _call(self) -> int:
         """Libllama's code; single tokens with as many threads as are fastest."""
         tokens, choice = self._batch.handle.n_tokens, self._choice
         is_trial = tokens == 1 and choice is not None and not choice.is_made
@@ -317,11 +322,8 @@ class LlamaContext:
             self._use_chosen_threads()
         began = time.perf_counter()
         code = int(ll.llama_decode(self._context, self._batch.handle))
-        seconds = time.perf_counter() - began
-        if wanted == tokens:
-            self._call_size.saw(tokens, seconds)
         if is_trial and choice is not None:
-            choice.saw(seconds)
+            choice.saw(time.perf_counter() - began)
             self._use_chosen_threads()
         return code
 

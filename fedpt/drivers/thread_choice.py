@@ -11,8 +11,7 @@ _TRIALS: Final = 3
 """Of each count; the least time counts, for what comes between makes it longer, never shorter."""
 
 _WORTH: Final = 0.9
-"""More threads must take no more than this share of the time of fewer: the cores are wanted by
-others too, and with one thread a token's logits are, bit for bit, those that it has in a batch."""
+"""More threads must take no more than this share of the time of fewer: others want cores too."""
 
 
 class ThreadChoice:

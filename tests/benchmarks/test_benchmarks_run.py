@@ -57,4 +57,3 @@ def test_it_runs_with_any_models(
     told = run(name, tiny, capsys)
     assert told["benchmark"] == name
     assert told["rows"]
-    assert told["targets"]

@@ -48,14 +48,12 @@ def mutation(seed: int, *, header_bytes: int, file_bytes: int) -> Mutation:
         header_bytes: Where the file's tensor data begins.
         file_bytes: The whole file.
     """
-    rng = random.Random(seed)  # noqa: S311  # nothing is secret
+    rng = random.Random(seed)
     if rng.random() < _CUTS:
         return Mutation(seed, (), rng.randrange(file_bytes))
     edge = min(_EDGE_BYTES, header_bytes // 2)
-    regions = (
-        (0, edge), (0, edge), (header_bytes - edge, header_bytes), (header_bytes - edge, header_bytes),
-        (0, header_bytes), (0, file_bytes),
-    )  # fmt: skip
+    ends = ((0, edge), (header_bytes - edge, header_bytes))
+    regions = (*ends, *ends, (0, header_bytes), (0, file_bytes))
     changes = []
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         new = rng.choice(_WORDS) if rng.random() < _WORDS_SHARE else bytes([rng.randrange(256)])

@@ -30,12 +30,17 @@ def main() -> None:
     content = victim.read_bytes()
     header_bytes = min(tensor.offset for tensor in read_gguf(victim).tensors.values())
     for seed in map(int, sys.stdin):
-        print(f"try {seed}", flush=True)
+        _say(f"try {seed}")
         one = mutation(seed, header_bytes=header_bytes, file_bytes=len(content))
         with mutated(victim, content, one):
             loaded = _use(model, adapter[0] if adapter else None)
-        print("used" if loaded else "refused", flush=True)
-    print("done", flush=True)
+        _say("used" if loaded else "refused")
+    _say("done")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def _use(model_path: Path, adapter_path: Path | None) -> bool:
@@ -78,7 +83,7 @@ def _texts(vocabulary: Any) -> Iterator[Any]:  # Any: ctypes' pointers and array
     text = "The lamp <|im_end|>\nist 12 ü!".encode()
     ids = (ll.llama_token * 64)()
     count = ll.llama_tokenize(vocabulary, text, len(text), ids, 48, True, True)
-    if 0 < count:
+    if count > 0:
         yield (ll.llama_token * count)(*ids[:count])
     yield (ll.llama_token * 1)(size - 1)
     buffer = ctypes.create_string_buffer(64)

@@ -1,7 +1,10 @@
 """Tiny models and the real SmolLM2, made or found once for all converter tests."""
 
+from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -9,7 +12,29 @@ from converters.adapter_to_gguf import convert_adapter
 from converters.model_to_gguf import convert_model
 from fedpt.adapters import Adapter, read_peft_folder
 from fedpt.gguf_file import GgufFile, read_gguf, weights_sha256
+from tests.fakes.tiny_families import make_tiny_family
 from tests.fakes.tiny_models import make_tiny_adapter, make_tiny_llama
+
+
+class Converted(NamedTuple):
+    """A tiny model of a family, and the same as GGUF, F32."""
+
+    folder: Path
+    gguf: Path
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Converted]:
+    """Any of `tests.fakes.tiny_families`, made when first asked for. Not to be changed."""
+
+    @cache
+    def make(name: str) -> Converted:
+        place = tmp_path_factory.mktemp("family")
+        folder = make_tiny_family(place / "m", name)
+        convert_model(folder, place / "m.gguf", kind="F32")
+        return Converted(folder, place / "m.gguf")
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from fedpt.adapter_file import require_adapter_fits
 from fedpt.adapters import Adapter, read_peft_folder
 from fedpt.errors import AdapterError, WrongBaseError
 from fedpt.gguf_file import GgufFile, read_gguf, weights_sha256
+from fedpt.vocabulary import vocabulary_of
 from tests.fakes.raw_llama import llama_logits
 from tests.fakes.tiny_models import load_tuned, make_tiny_adapter, make_tiny_llama, torch_logits
 
@@ -44,6 +45,15 @@ def test_the_adapter_fits_every_quantisation_of_its_base(
     base = read_gguf(tmp_path / "q8.gguf")
     convert_adapter(adapter, base, tmp_path / "adapter.gguf")
     require_adapter_fits(tmp_path / "adapter.gguf", base)
+
+
+def test_the_files_name_their_weights_and_their_vocabulary(
+    base: GgufFile, adapter_gguf: Path
+) -> None:
+    stated = read_gguf(adapter_gguf).metadata
+    assert stated["fedpt.base.weights.sha256"] == weights_sha256(base)
+    assert stated["fedpt.vocabulary.sha256"] == vocabulary_of(base).sha256
+    assert base.metadata["fedpt.vocabulary.sha256"] == vocabulary_of(base).sha256
 
 
 def test_factors_can_be_stored_in_half_precision(

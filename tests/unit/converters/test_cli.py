@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from converters.cli import app
 from fedpt.adapter_file import require_adapter_fits
-from fedpt.errors import ModelFileError
+from fedpt.errors import ModelFileError, UsageError
 from fedpt.gguf_file import read_gguf, weights_sha256
 
 
@@ -32,12 +32,48 @@ def test_an_adapter_is_converted(adapter_folder: Path, gguf: Path, tmp_path: Pat
     assert line.startswith(f"{tmp_path}/a.gguf  ")
 
 
+def test_an_adapter_goes_back_to_a_peft_folder(
+    adapter_gguf: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    run("adapter", adapter_gguf, tmp_path / "a", "--base", model_folder)
+    assert (tmp_path / "a/adapter_model.safetensors").is_file()
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced(
+    adapter_gguf: Path, gguf: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="holds something else"):
+        run("adapter", adapter_gguf, tmp_path, "--base", gguf)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_adapter_that_is_not_here_is_told(gguf: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"no such model: .*missing"):
+        run("merge", gguf, tmp_path / "missing", tmp_path / "m.gguf")
+
+
+def test_a_model_goes_back_to_a_transformers_folder(gguf: Path, tmp_path: Path) -> None:
+    line = run("model", gguf, tmp_path / "m", "--to", "transformers")
+    identity = weights_sha256(read_gguf(gguf))
+    assert line == f"{tmp_path}/m  0.4 MB  F32  weights {identity[:12]}\n"
+
+
+@pytest.mark.parametrize(("form", "kind"), [("gguf", "F16"), ("transformers", "F32")])
+def test_base_and_adapter_are_merged(
+    gguf: Path, adapter_gguf: Path, tmp_path: Path, form: str, kind: str
+) -> None:
+    line = run("merge", gguf, adapter_gguf, tmp_path / "m", "--to", form)
+    assert line.startswith(f"{tmp_path}/m  ")
+    assert f"  {kind}  weights " in line
+
+
 def test_expected_errors_are_left_to_the_caller(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no such model"):
         run("model", tmp_path / "none", tmp_path / "m.gguf")
 
 
-@pytest.mark.parametrize("command", ["model", "adapter"])
+@pytest.mark.parametrize("command", ["model", "adapter", "merge"])
 def test_help_shows_an_example(command: str) -> None:
     assert f"fedpt convert {command}" in run(command, "--help")
 

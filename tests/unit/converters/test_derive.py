@@ -13,11 +13,12 @@ from converters.healing import likeness
 from converters.layer_repair import repair
 from converters.layer_walk import hidden_states, states_after
 from converters.model_to_gguf import convert_model
-from fedpt.errors import UsageError
+from fedpt.errors import ModelFileError, UsageError
 from fedpt.gguf_file import read_gguf
 from fedpt.progress import Progress
 from fedpt.vocabulary import require_same_vocabulary, vocabulary_of
 from tests.fakes.raw_llama import llama_logits
+from tests.fakes.tiny_families import make_tiny_family
 from tests.fakes.tiny_models import make_tiny_llama, torch_logits
 
 RECIPE = Recipe(
@@ -44,6 +45,13 @@ def test_a_derived_model_shares_its_vocabulary_and_is_served_as_it_was_trained(
     assert abs(llama_logits(derived.gguf, [1, 5, 9, 40]) - from_torch).max() < 1e-3
     report = json.loads((derived.folder / "derive.json").read_text())
     assert report["likeness"]["kl"] == derived.likeness.kl < derived.before_healing.kl
+
+
+def test_only_the_llama_family_can_be_thinned(tmp_path: Path) -> None:
+    folder = make_tiny_family(tmp_path / "m", "qwen2")
+    convert_model(folder, tmp_path / "m.gguf", kind="F32")
+    with pytest.raises(ModelFileError, match="is a Qwen2ForCausalLM; only models of the llama fam"):
+        derive(tmp_path / "m.gguf", tmp_path / "small", RECIPE)
 
 
 def test_a_second_run_does_nothing(large: Path, tmp_path: Path) -> None:

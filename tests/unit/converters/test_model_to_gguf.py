@@ -166,7 +166,7 @@ def test_a_missing_tensor_is_named(copy: Path, tmp_path: Path) -> None:
     [
         ({"architectures": ["MambaForCausalLM"]}, "'MambaForCausalLM'.*LlamaForCausalLM"),
         ({"architectures": None}, "'none stated' is not supported"),
-        ({"rope_parameters": {"rope_type": "llama3"}}, "rope_type 'llama3' is not supported yet"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn' is not supported here"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
         ({"num_attention_heads": "four"}, "num_attention_heads is 'four'"),
         ({"num_hidden_layers": 1}, r"model\.layers\.1\..* is no part of a LlamaForCausalLM"),
@@ -189,7 +189,7 @@ def test_an_unknown_type_lists_those_there_are(model_folder: Path, tmp_path: Pat
 
 def test_a_type_that_libllama_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
     folder = make_tiny_llama(tmp_path / "wide", hidden=256)
-    with pytest.raises(ModelFileError, match=r"cannot quantise .* IQ2_XXS: .*importance matrix"):
+    with pytest.raises(ModelFileError, match=r"cannot quantise .* IQ2_XXS: .*imatrix"):
         convert_model(folder, tmp_path / "m.gguf", kind="IQ2_XXS")
 
 

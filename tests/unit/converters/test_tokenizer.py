@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 from converters.gguf_output import PlannedTensor, write_gguf
@@ -15,7 +16,12 @@ from converters.token_ids import CORPUS, require_same_token_ids
 from converters.tokenizer import tokenizer_json, tokenizer_metadata, write_tokenizer_files
 from fedpt.errors import ModelFileError
 from fedpt.gguf_file import GgufFile, read_gguf
-from tests.fakes.tiny_models import CHAT_TEMPLATE, save_tokenizer, train_tokenizer
+from tests.fakes.tiny_models import (
+    CHAT_TEMPLATE,
+    SPECIAL_TOKENS,
+    save_tokenizer,
+    train_tokenizer,
+)
 
 pytestmark = pytest.mark.llama
 
@@ -33,9 +39,21 @@ def change(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def write_vocabulary(folder: Path, **settings: Any) -> GgufFile:
+def retrained(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokenizer:
+    """Merges for just these texts, so that wherever one is cut matters."""
+    trainer = trainers.BpeTrainer(
+        vocab_size=3000,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def write_vocabulary(folder: Path, *, row_count: int = ROWS) -> GgufFile:
     """A GGUF file with a folder's tokenizer and no weights."""
-    tokenizer = tokenizer_metadata(folder, row_count=ROWS, **settings)
+    tokenizer = tokenizer_metadata(folder, row_count=row_count)
     write_gguf(folder / "v.gguf", {"general.architecture": "llama", **tokenizer}, NO_TENSORS)
     return read_gguf(folder / "v.gguf")
 
@@ -48,12 +66,13 @@ def test_every_known_pre_tokenizer_gives_the_same_ids_in_llama_cpp(
     tmp_path: Path, pre: str
 ) -> None:
     definition = PRE_TOKENIZERS[pre]
-    trained = json.loads(train_tokenizer(ROWS).to_str())
-    trained["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": list(definition.steps)}
-    trained["normalizer"] = definition.normalizer
+    untrained = json.loads(train_tokenizer(300).to_str())
+    untrained["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": list(definition.steps)}
+    untrained["normalizer"] = definition.normalizer
+    trained = json.loads(retrained(Tokenizer.from_str(json.dumps(untrained)), CORPUS).to_str())
     trained["model"]["ignore_merges"] = definition.ignore_merges
     (tmp_path / "tokenizer.json").write_text(json.dumps(trained))
-    file = write_vocabulary(tmp_path)
+    file = write_vocabulary(tmp_path, row_count=len(trained["model"]["vocab"]))
     assert file.metadata["tokenizer.ggml.pre"] == pre
     require_same_token_ids(file.path, tmp_path / "tokenizer.json")
     (tmp_path / "back.json").write_text(tokenizer_json(file))
@@ -124,10 +143,23 @@ def test_tokens_that_are_not_special_stay_whole(folder: Path) -> None:
     assert tokens["tokenizer.ggml.token_type"][ROWS] == 4  # type: ignore[index]
 
 
+def test_a_token_for_images_that_has_no_row_is_left_out(folder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<image_soft_token>"])
+    save_tokenizer(tokenizer, folder)
+    with pytest.raises(ModelFileError, match="the vocabulary is larger than the embedding"):
+        tokenizer_metadata(folder, row_count=ROWS)
+    rowless = frozenset({"<image_soft_token>"})
+    tokens = tokenizer_metadata(folder, row_count=ROWS, rowless=rowless)["tokenizer.ggml.tokens"]
+    assert isinstance(tokens, list)
+    assert len(tokens) == ROWS
+    assert "<image_soft_token>" not in tokens
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"type": "Unigram"}}, "is no byte-level BPE"),
+        ({"model": {"type": "Unigram"}}, "its model is 'Unigram'; supported are byte-level BPE"),
         ({"model": {"type": "BPE", "vocab": {"a": 900}, "merges": []}}, "'a' has id 900"),
         ({"model": {"type": "BPE", "vocab": {}, "merges": [1]}}, "1 is no merge"),
         ({"model": {"type": "BPE", "vocab": {}}}, "'merges'"),
@@ -141,10 +173,19 @@ def test_a_tokenizer_that_cannot_be_used_is_refused(
         tokenizer_metadata(folder, row_count=ROWS)
 
 
-def test_a_sentencepiece_file_is_refused(base: GgufFile) -> None:
-    metadata = {**base.metadata, "tokenizer.ggml.model": "llama"}
-    with pytest.raises(ModelFileError, match="'llama' with pre 'smollm' is not supported"):
+def test_a_file_with_another_kind_of_tokenizer_is_refused(base: GgufFile) -> None:
+    metadata = {**base.metadata, "tokenizer.ggml.model": "t5"}
+    with pytest.raises(ModelFileError, match="the tokenizer 't5' is not supported"):
         tokenizer_json(GgufFile(base.path, metadata, base.tensors))
+    metadata = {**base.metadata, "tokenizer.ggml.pre": "bloom"}
+    with pytest.raises(ModelFileError, match="with pre 'bloom' is not supported; supported: smol"):
+        tokenizer_json(GgufFile(base.path, metadata, base.tensors))
+
+
+def test_a_folder_without_tokenizer_json_is_told_how_to_get_one(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").touch()
+    with pytest.raises(ModelFileError, match=r"tokenizer\.model only; load it with"):
+        tokenizer_metadata(tmp_path, row_count=ROWS)
 
 
 def test_the_tokenizer_of_the_real_smollm2_gives_the_same_ids(

@@ -85,6 +85,22 @@ def test_a_killed_child_is_a_fault_and_a_stopped_one_ends(
     assert daemon.ends.get(timeout=PATIENCE_S)[0] is None
 
 
+def test_a_training_goes_on_where_its_process_was_killed(
+    tiny: TinyFederation, tmp_path: Path
+) -> None:
+    daemon = Daemon()
+    often = settings(tiny, tmp_path).model_copy(update={"training_checkpoint_steps": 1})
+    daemon.start(Trainer(often), tiny.adapter_blob, FOR_EVER)
+    while daemon.steps.get(timeout=PATIENCE_S).done < 5:
+        pass
+    os.kill(_training_process(tmp_path), signal.SIGKILL)
+    daemon.ends.get(timeout=PATIENCE_S)
+    again, trainer = Daemon(), Trainer(often)  # as after a restart of the daemon
+    again.start(trainer, tiny.adapter_blob, FOR_EVER)
+    assert again.steps.get(timeout=PATIENCE_S).done >= 5
+    trainer.stop()
+
+
 def _training_process(state_dir: Path) -> int:
     """The process that has our folder among its arguments."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):

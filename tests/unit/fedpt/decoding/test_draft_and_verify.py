@@ -132,10 +132,13 @@ class Stingy(ScriptedLarge):
         return super().fetch()
 
 
-def test_where_no_more_are_to_be_had_the_doubt_is_told() -> None:
-    tokens, steerer = steered(Stingy(LARGE, few=1), settings=Settings(WEIGHTS, candidates=0))
+def test_where_no_more_are_to_be_had_it_asks_once_and_tells_the_doubt() -> None:
+    large = Stingy(LARGE, few=1)
+    tokens, steerer = steered(large, settings=Settings(WEIGHTS, candidates=0))
     assert len(tokens) == 24
     assert steerer.tally.largest_doubt == 1
+    assert len([one for one in large.asked if one.detail != "few"]) == 1
+    assert steerer.tally.certain_at_once < steerer.tally.rows
 
 
 def test_sampling_by_few_logits_stays_within_its_tolerance() -> None:

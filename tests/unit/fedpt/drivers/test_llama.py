@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from converters.model_to_gguf import convert_model
 from fedpt.drivers.llama import CachedText, LlamaContext, LlamaModel, Run
 from fedpt.errors import AdapterError, ModelFileError, UsageError
 from fedpt.proxy_tuning import Logits
@@ -211,6 +212,30 @@ def test_several_rows_are_those_of_each_position(model: LlamaModel, context: Lla
     cached.rewind(2)
     assert list(cached.tokens) == [5, 6]
     np.testing.assert_allclose(cached.append([9], 1)[0], fresh(model, [5, 6, 9]), atol=BATCHED)
+
+
+@pytest.mark.parametrize(("kind", "apart"), [("Q8_0", 0.0), ("F32", 1e-4)])
+def test_logits_are_the_same_however_a_text_is_cut_and_on_however_many_threads(
+    tiny: TinyFederation, tmp_path: Path, kind: str, apart: float
+) -> None:
+    """Drafts are judged by the very rows of single tokens: quantised weights give every bit."""
+    convert_model(tiny.small_folder, tmp_path / "model.gguf", kind=kind)
+    text = [3 + number * 7 % 380 for number in range(640)]
+
+    def last_rows(cuts: list[int], threads: int | None) -> Logits:
+        with LlamaContext(model, tokens=1024, threads=threads) as context:
+            cached = CachedText(context)
+            rows = [cached.append(text[:600], 1)]
+            for size in cuts:
+                begin = len(cached.tokens)
+                rows.append(cached.append(text[begin : begin + size], size))
+            return np.concatenate(rows)
+
+    with LlamaModel(tmp_path / "model.gguf") as model:
+        expected = last_rows([1] * 40, 1)
+        for cuts in ([1] * 40, [8] * 5, [3, 5, 16, 1, 15]):
+            for threads in (1, 2, None):
+                assert np.abs(last_rows(cuts, threads) - expected).max() <= apart
 
 
 def test_a_text_that_grew_too_long_leaves_a_usable_cache(

@@ -1,0 +1,1 @@
+"""What fedpt costs, against the shortest way to do the same: `python -m benchmarks.NAME`."""

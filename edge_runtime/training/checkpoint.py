@@ -1,0 +1,113 @@
+"""Where a training is, kept so that losing power at any moment loses a few steps at most.
+
+One safetensors file: the factors, the optimiser's two moments of each, and the position as
+metadata. It is written aside, synced and renamed. The order of examples follows from seed and
+position (see `passes`), and nothing else is random.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from edge_runtime.training.how import How
+from fedpt.files import written_aside
+
+_logger = logging.getLogger(__name__)
+
+_KEY: Final = "fedpt"
+_MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a training is, and what it has found."""
+
+    how: How
+    step: int = 0
+    """Steps done."""
+    seconds: float = 0.0
+    losses: tuple[float, ...] = ()
+    """Of each step, nats a token."""
+    token_counts: tuple[int, ...] = ()
+    """Answers' tokens of each step."""
+    held_out: tuple[float, ...] = ()
+    """nll on the held-out examples: before, then after each epoch; empty if there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The file of one training."""
+
+    path: Path
+    fingerprint: str
+    """Of all that a training starts from; a checkpoint of anything else is not ours."""
+    every_steps: int = 20
+
+    def save(self, position: Position, optimiser: torch.optim.Optimizer, names: list[str]) -> None:
+        """Replace the checkpoint.
+
+        Raises:
+            StorageError: The disk is full, say; the one before is then still there.
+        """
+        tensors = {}
+        factors = optimiser.param_groups[0]["params"]
+        for name, factor in zip(names, factors, strict=True):
+            tensors[name] = factor.detach()
+            for moment in _MOMENTS:
+                if moment in optimiser.state[factor]:
+                    tensors[f"{name}.{moment}"] = optimiser.state[factor][moment]
+        metadata = {_KEY: msgspec.json.encode([self.fingerprint, position]).decode()}
+        with written_aside(self.path) as aside:
+            try:
+                save_file(tensors, aside, metadata)
+            except SafetensorError as error:
+                raise OSError(str(error)) from error
+
+    def position(self) -> Position | None:
+        """Where to go on; None: from the beginning."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                fingerprint, position = msgspec.json.decode(
+                    file.metadata()[_KEY], type=tuple[str, Position]
+                )
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError, msgspec.MsgspecError, KeyError, TypeError) as error:
+            _logger.warning("no use in the checkpoint %s: %s", self.path, error)
+            return None
+        return position if fingerprint == self.fingerprint else None
+
+    def restore(
+        self, factors: Mapping[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer
+    ) -> None:
+        """Put factors and moments back, bit for bit; `position` has said that there are any."""
+        position = self.position()
+        if position is None:
+            return
+        with safe_open(self.path, framework="pt") as file, torch.no_grad():
+            for name, factor in factors.items():
+                factor.copy_(file.get_tensor(name))
+                if position.step:
+                    optimiser.state[factor] = {
+                        "step": torch.tensor(float(position.step)),
+                        **{
+                            moment: file.get_tensor(f"{name}.{moment}").to(factor.device)
+                            for moment in _MOMENTS
+                        },
+                    }
+
+    def forget(self) -> None:
+        """The training is over."""
+        self.path.unlink(missing_ok=True)
+
+
+def fingerprint_of(parts: Mapping[str, object]) -> str:
+    """A text that differs if anything that a training starts from does."""
+    return json.dumps(parts, sort_keys=True)

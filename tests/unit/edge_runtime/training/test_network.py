@@ -1,0 +1,151 @@
+"""Every mode gives the losses and gradients of transformers with PEFT."""
+
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from converters.model_to_gguf import convert_model
+from converters.tensor_names import linear_shapes
+from edge_runtime.training.how import How
+from edge_runtime.training.lean_network import LeanNetwork
+from edge_runtime.training.network import Network, nll, open_network
+from edge_runtime.training.placement import HOST
+from fedpt.adapters import Adapter, AdapterManifest, initial_adapter
+from fedpt.chat import EncodedExample
+from fedpt.errors import TrainingError
+from fedpt.gguf_file import GgufFile, read_gguf, weights_sha256
+from tests.fakes.tiny_families import FAMILIES, make_tiny_family
+from tests.fakes.tiny_federation import TinyFederation
+
+pytestmark = pytest.mark.llama
+
+LEAN = [
+    How(mode=mode, recompute=again) for mode in ("mapped", "expanded") for again in (True, False)
+]
+
+
+def loss_and_gradients(
+    network: Network, examples: list[EncodedExample]
+) -> tuple[float, dict[str, np.ndarray]]:
+    loss = network.loss(examples)
+    loss.backward()
+    return loss.item(), {
+        name: one.grad.numpy() for name, one in network.factors.items() if one.grad is not None
+    }
+
+
+def require_equal(
+    ours: tuple[float, dict[str, np.ndarray]],
+    theirs: tuple[float, dict[str, np.ndarray]],
+    tolerance: float = 1e-4,  # float32, summed in another order
+) -> None:
+    assert ours[0] == pytest.approx(theirs[0], rel=tolerance)
+    assert ours[1].keys() == theirs[1].keys()
+    for name, gradient in theirs[1].items():
+        largest = np.abs(gradient).max()
+        np.testing.assert_allclose(ours[1][name], gradient, atol=10 * tolerance * largest)
+
+
+@pytest.mark.parametrize("how", LEAN, ids=lambda how: how.shown)
+def test_a_lean_mode_computes_what_the_plain_one_does(
+    open_tiny: Callable[[How], Network], encoded: list[EncodedExample], how: How
+) -> None:
+    plain = loss_and_gradients(open_tiny(How(mode="plain")), encoded)
+    require_equal(loss_and_gradients(open_tiny(how), encoded), plain)
+
+
+def adapter_for(file: GgufFile) -> Adapter:
+    shapes = linear_shapes(file)
+    kinds = tuple(sorted({module.rpartition(".")[2] for module in shapes}))
+    manifest = AdapterManifest(
+        base_weights=weights_sha256(file), rank=2, alpha=4.0, target_modules=kinds
+    )
+    rng = np.random.default_rng(3)
+    adapter = initial_adapter(shapes, manifest, rng)
+    for name, tensor in adapter.tensors.items():
+        if ".lora_B." in name:
+            tensor[:] = rng.normal(0, 0.1, tensor.shape)
+    return adapter
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_trains_as_in_transformers(
+    tmp_path: Path, encoded: list[EncodedExample], family: str
+) -> None:
+    convert_model(make_tiny_family(tmp_path / "m", family), tmp_path / "m.gguf", kind="F32")
+    file = read_gguf(tmp_path / "m.gguf")
+    adapter = adapter_for(file)
+    plain, lean = (
+        loss_and_gradients(open_network(file, adapter, How(mode=mode)), encoded[:2])
+        for mode in ("plain", "mapped")
+    )
+    require_equal(lean, plain)
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_0", "Q4_1", "Q5_0"])
+def test_a_quantised_base_is_the_one_that_is_served(
+    tiny: TinyFederation, tmp_path: Path, encoded: list[EncodedExample], kind: str
+) -> None:
+    convert_model(tiny.small_folder, tmp_path / "q.gguf", kind=kind)
+    file = read_gguf(tmp_path / "q.gguf")
+    adapter = adapter_for(file)
+    plain, lean = (
+        loss_and_gradients(open_network(file, adapter, How(mode=mode)), encoded[:2])
+        for mode in ("plain", "mapped")
+    )
+    require_equal(lean, plain)
+
+
+def test_half_precision_is_near(
+    open_tiny: Callable[[How], Network], encoded: list[EncodedExample]
+) -> None:
+    plain = nll(open_tiny(How(mode="plain")), encoded)
+    half = nll(open_tiny(How(precision="bfloat16")), encoded)
+    assert half == pytest.approx(plain, rel=0.02)  # bfloat16 has eight bits
+
+
+class SecondMemory:
+    """An accelerator's memory, as far as the host can be one: what is brought there is a copy."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.live_bytes = self.most_bytes = self.brought = 0
+
+    def bring(self, tensor: torch.Tensor) -> torch.Tensor:
+        copy = tensor.clone()
+        size = copy.untyped_storage().nbytes()
+        self.live_bytes += size
+        self.brought += 1
+        self.most_bytes = max(self.most_bytes, self.live_bytes)
+        weakref.finalize(copy.untyped_storage(), self._forget, size)
+        return copy
+
+    def _forget(self, size: int) -> None:
+        self.live_bytes -= size
+
+
+def test_layers_are_brought_to_an_accelerator_one_after_another(
+    tiny: TinyFederation, encoded: list[EncodedExample]
+) -> None:
+    memory, file = SecondMemory(), read_gguf(tiny.small)
+    network = LeanNetwork(file, tiny.adapter, How(), memory)
+    there, brought = memory.live_bytes, memory.brought
+    shapes = linear_shapes(file)
+    ours = loss_and_gradients(network, encoded)
+    require_equal(ours, loss_and_gradients(LeanNetwork(file, tiny.adapter, How(), HOST), encoded))
+    assert memory.brought > brought + 1.5 * len(shapes)  # the last layer is still there
+    one_layer = 4 * sum(rows * columns for rows, columns in shapes.values()) // 2
+    assert memory.live_bytes - there <= one_layer
+
+
+def test_an_adapter_of_the_head_is_for_the_plain_mode(tiny: TinyFederation) -> None:
+    tensors = dict(tiny.adapter.tensors)
+    for name in [name for name in tensors if "layers.0.self_attn.q_proj" in name]:
+        tensors[name.replace("model.layers.0.self_attn.q_proj", "lm_head")] = tensors.pop(name)
+    with pytest.raises(TrainingError, match="changes lm_head, which is no linear layer"):
+        open_network(read_gguf(tiny.small), Adapter(tiny.adapter.manifest, tensors), How())
