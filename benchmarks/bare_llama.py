@@ -79,6 +79,8 @@ class BareContext:
         parameters.n_batch = parameters.n_ubatch = _BATCH_TOKENS
         parameters.n_seq_max = sequences
         parameters.kv_unified = True
+        parameters.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        parameters.type_v = llama.BFLOAT16
         parameters.n_threads = parameters.n_threads_batch = threads
         self._width = (model.width,)
         self._context: Any = ll.llama_init_from_model(model.handle, parameters)

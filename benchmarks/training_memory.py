@@ -1,8 +1,8 @@
 """What fine-tuning takes and how fast it is, by mode, against plain loops of transformers and PEFT.
 
 Every mode runs in a process of its own, so that its peak is its own. Same model, batch, data,
-adapter and optimiser; the plain loops compute the loss as `model(input_ids, labels=…)` does. Medians
-over the steps but the first.
+adapter and optimiser; the plain loops compute the loss as `model(input_ids, labels=…)` does.
+Medians over the steps but the first.
 
     python -m benchmarks.training_memory --model SMALL.gguf
 """

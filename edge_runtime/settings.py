@@ -143,6 +143,9 @@ class DeviceSettings(Settings):
         description="memory that training may take, all in all, MB; unset: half of what"
         " is free, 1200 at most",
     )
+    training_precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of training's computation; auto: bfloat16 if it is clearly faster here"
+    )
     training_checkpoint_steps: int = Field(
         20, ge=1, description="training is saved every so many steps"
     )

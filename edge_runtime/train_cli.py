@@ -37,7 +37,7 @@ def train(
     precision: Annotated[
         Literal["float32", "bfloat16", "auto"],
         typer.Option(help="Of the computation; auto: bfloat16 if it is faster here."),
-    ] = "float32",
+    ] = "auto",
     checkpoint_steps: Annotated[
         int, typer.Option(min=1, help="Saved every so many steps; killed, it goes on from there.")
     ] = 20,
@@ -56,7 +56,7 @@ def train(
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
     from edge_runtime.training.fine_tuning import Request, new_adapter
-    from edge_runtime.training.precision import faster_precision, use_threads
+    from edge_runtime.training.precision import use_threads
     from edge_runtime.training.train_once import Once, adapter_in, train_once
     from fedpt.progress import Progress
     from fedpt.progress_bar import progress_bar
@@ -78,7 +78,7 @@ def train(
         checkpoint_steps=checkpoint_steps,
         budget_bytes=budget_bytes(memory_budget),
         mode=None if mode == "auto" else mode,
-        precision=faster_precision() if precision == "auto" else precision,
+        precision=precision,
     )
     with progress_bar("training") as on_progress:
 

@@ -5,7 +5,7 @@ adapter's blob, is a file beside the result. A checkpoint that lies there is gon
 this job's.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -28,6 +28,7 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
     memory_budget_mb: int | None = None
     """What the process may have resident; None: what the board has to spare."""
     checkpoint_steps: int = 20
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):

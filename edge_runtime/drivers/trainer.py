@@ -59,6 +59,7 @@ class Trainer:
             threads=self._settings.training_threads or os.cpu_count() or 1,
             memory_budget_mb=self._settings.training_memory_mb,
             checkpoint_steps=self._settings.training_checkpoint_steps,
+            precision=self._settings.training_precision,
         )
         write_job(folder, job)
         self._child = ChildProcess(

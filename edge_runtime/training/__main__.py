@@ -38,6 +38,7 @@ def main(folder: Path) -> None:
         start=lambda _: adapter_from_bytes(Path(job.adapter).read_bytes()),
         checkpoint=checkpoint,
         checkpoint_steps=job.checkpoint_steps,
+        precision=job.precision,
         budget_bytes=job.memory_budget_mb and job.memory_budget_mb * MEGABYTE,
     )
     tuned = fine_tune(request, on_step=_report)

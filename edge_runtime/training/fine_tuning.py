@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -28,12 +28,14 @@ from edge_runtime.training.mapped_weights import MappedMatrix, map_matrices
 from edge_runtime.training.memory import (
     available_bytes,
     give_back_memory,
+    keep_few_kernels,
     peak_bytes,
     resident_bytes,
 )
 from edge_runtime.training.memory_plan import MEGABYTE, Sizes, choose, smallest_budget
 from edge_runtime.training.network import load_code, open_network
 from edge_runtime.training.placement import HOST, best_placement
+from edge_runtime.training.precision import faster_precision
 from edge_runtime.training.preparing import Prepared, cut, length_of, prepare
 from edge_runtime.training.trainer import Task, train
 from edge_runtime.training_job import TrainingResult, TrainingStep
@@ -65,7 +67,8 @@ class Request:
     checkpoint_steps: int = 20
     budget_bytes: int | None = None
     mode: Mode | None = None
-    precision: Precision = "float32"
+    precision: Precision | Literal["auto"] = "auto"
+    """auto: what this machine is fast in, found out once a training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ def fine_tune(request: Request, *, on_step: Callable[[TrainingStep], None]) -> F
         FedptError: Anything expected: bad files, too small a budget, a loss that is not finite, an
             update that is worse than what it started from. Whatever was there before is as it was.
     """
+    keep_few_kernels()
     prepared, file = _read(request)
     adapter = request.start(file)
     manifest = adapter.manifest
@@ -159,11 +163,22 @@ def _fingerprint(request: Request, adapter: Adapter, prepared: Prepared) -> str:
 
 
 def _choose(request: Request, sizes: Sizes, there: int) -> How:
+    precision = _precision(request, sizes, there)
     budget = request.budget_bytes or max(
         min(_MOST_BY_DEFAULT, there + available_bytes() // 2),
-        smallest_budget(sizes, there, precision=request.precision, mode=request.mode),
+        smallest_budget(sizes, there, precision=precision, mode=request.mode),
     )
-    return choose(sizes, budget, there, precision=request.precision, mode=request.mode)
+    return choose(sizes, budget, there, precision=precision, mode=request.mode)
+
+
+def _precision(request: Request, sizes: Sizes, there: int) -> Precision:
+    """The one asked for; else the faster one, if there is a way in it that fits."""
+    if request.precision != "auto":
+        return request.precision
+    faster = faster_precision()
+    least = smallest_budget(sizes, there, precision=faster, mode=request.mode)
+    fits = request.budget_bytes is None or least <= request.budget_bytes
+    return faster if fits else "float32"
 
 
 def _sizes(file: GgufFile, adapter: Adapter, prepared: Prepared, batch: int) -> Sizes:

@@ -1,6 +1,7 @@
 """What this process takes, and having the C library give back what it no longer uses. Linux."""
 
 import ctypes
+import os
 import resource
 import sys
 from pathlib import Path
@@ -27,6 +28,14 @@ def give_back_memory() -> None:
         libc.mallopt(_TRIM_THRESHOLD, _SMALL)
         libc.mallopt(_ARENA_MAX, 1)
         libc.malloc_trim(0)
+
+
+def keep_few_kernels() -> None:
+    """Limit what oneDNN keeps compiled: it does so for every length of an example.
+
+    Measured with bfloat16 on ragged data: 40 of 600 MB. To be called before the first product.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 
 def resident_bytes() -> int:

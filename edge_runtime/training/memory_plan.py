@@ -18,14 +18,16 @@ _LEAST_CONTEXT: Final = 64
 _FLOAT: Final = 4
 _OPTIMISER_FLOATS: Final = 4
 """Of each trained number: itself, its gradient, two moments."""
-_SLACK: Final = 35 * MEGABYTE
+_SLACK: Final = 50 * MEGABYTE
 """Code that is loaded at the first step, buffers of the matrix library, two blocks of the head."""
+_HALF_SLACK: Final = 80 * MEGABYTE
+"""oneDNN, which multiplies bfloat16, keeps compiled kernels and buffers for every length."""
 _SAFETY: Final = 1.05
-_FRAGMENTS: Final = 1.3
-"""What the C library keeps of blocks below a megabyte after they were freed."""
+_FRAGMENTS: Final = {"float32": 2.8, "bfloat16": 2.1}
+"""What the C library and the matrix library hold when activations take 1, unless thrifty."""
 _THRIFTY_SLOWDOWN: Final = 1.35
 _MATMUL_FLOPS: Final = 150e9
-_EXPANDED_PER_S: Final = 4e8
+_EXPANDED_PER_S: Final = 1e9
 """Numbers dequantised a second. Only the ratio of the two matters here."""
 
 
@@ -104,10 +106,11 @@ def estimate(sizes: Sizes, how: How) -> int:
     activations = tokens * (kept + in_flight) * width
     base = sizes.layer_numbers * width * (sizes.layers if how.mode == "expanded" else 1)
     working = sizes.layer_numbers // 3 * (_FLOAT + 2)  # a matrix on its way out of the file
+    slack = _SLACK + (_HALF_SLACK if how.precision == "bfloat16" else 0)
     passing = activations + working
     if not how.thrifty:
-        passing = int(_FRAGMENTS * passing)
-    return int(_SAFETY * (passing + base + _trained(sizes) + _SLACK))
+        passing = int(_FRAGMENTS[how.precision] * passing)
+    return int(_SAFETY * (passing + base + _trained(sizes) + slack))
 
 
 def _plain(sizes: Sizes, width: int, tokens: int) -> int:

@@ -37,7 +37,7 @@ from fedpt.drivers.llama_batch import LlamaBatch, told_rows
 _BATCH_TOKENS: Final = 512
 _PIECE_BYTES: Final = 256
 _NO_KV_SLOT: Final = 1
-_BFLOAT16: Final = 30
+BFLOAT16: Final = 30
 """Of the cache's values: ggml's number, which llama_cpp does not name. With float16, one token on
 several threads goes another way through attention than a batch does: up to 1 nat apart at 500
 tokens, so drafts would be judged by other rows than they were made of. With bfloat16 the logits of
@@ -203,7 +203,7 @@ class LlamaContext:
         parameters.n_seq_max = sequences
         parameters.kv_unified = is_shared
         parameters.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        parameters.type_v = _BFLOAT16
+        parameters.type_v = BFLOAT16
         self._all_threads = parameters.n_threads = parameters.n_threads_batch = (
             threads or os.cpu_count() or 1
         )

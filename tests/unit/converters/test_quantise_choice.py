@@ -75,6 +75,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> GgufFile:
         "llama.context_length": 64,
         "llama.embedding_length": 1024,
         "llama.attention.head_count": 8,
+        "llama.attention.head_count_kv": 2,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
     }
     names = ["token_embd.weight", *(f"blk.0.{part}.weight" for part in ("attn_v", "ffn_down"))]

@@ -35,7 +35,7 @@ def job(tiny: TinyFederation, tmp_path: Path) -> TrainingJob:
     write_examples(data, [Example(f"Turn on lamp {n}", f"Lamp {n} is on.") for n in range(24)])
     return TrainingJob(
         small=str(tiny.small), adapter=str(tiny.adapter_blob), data=str(data), plan=PLAN,
-        seed=5, threads=1, checkpoint_steps=3,
+        seed=5, threads=1, checkpoint_steps=3, precision="float32",
     )  # fmt: skip
 
 

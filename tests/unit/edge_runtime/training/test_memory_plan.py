@@ -27,7 +27,7 @@ def test_less_memory_keeps_less() -> None:
     assert (ways[-1].mode, ways[-1].recompute) == ("mapped", True)
 
 
-@pytest.mark.parametrize("budget", range(460, 3000, 130))
+@pytest.mark.parametrize("budget", range(480, 3000, 140))
 def test_what_is_chosen_is_estimated_to_fit(budget: int) -> None:
     room = budget * MEGABYTE
     assert THERE + estimate(SMALL, choose(SMALL, room, THERE)) <= room

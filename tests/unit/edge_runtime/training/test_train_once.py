@@ -30,7 +30,13 @@ def once(tiny: TinyFederation, tmp_path: Path) -> Once:
     data = tmp_path / "data.jsonl"
     write_examples(data, [Example(f"Turn on lamp {n}", f"Lamp {n} is on.") for n in range(30)])
     request = Request(
-        base=tiny.small, data=data, plan=PLAN, seed=1, start=new_adapter(4, 1), checkpoint=data
+        base=tiny.small,
+        data=data,
+        plan=PLAN,
+        seed=1,
+        start=new_adapter(4, 1),
+        checkpoint=data,
+        precision="float32",
     )
     return Once(request, tmp_path / "out")
 
