@@ -203,9 +203,10 @@ def limits_of(settings: CoordinatorSettings) -> Limits:
     """What a worker gives, by its settings; of a black box no more than its server tells."""
     worker = settings.worker
     is_remote = worker.large.is_remote
-    told = max(FEW_TOLD, worker.large.top) if is_remote else worker.largest_logits
+    # a server that tells but few has told them at once: to ask again for more is in vain
+    tells_few = is_remote and worker.large.top <= FEW_TOLD
     return Limits(
-        largest=min(worker.largest_logits, told),
+        largest=min(worker.largest_logits, FEW_TOLD) if tells_few else worker.largest_logits,
         candidates=worker.candidate_logits,
         has_whole_rows=worker.whole_rows and not is_remote,
         rows_per_s=worker.rows_per_s,

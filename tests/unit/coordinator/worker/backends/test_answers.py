@@ -53,7 +53,7 @@ def is_greedy(tiny: TinyFederation, answer: list[int]) -> bool:
 def test_of_llama_server_enough_is_told_to_be_certain(serve: Serve, tiny: TinyFederation) -> None:
     pytest.importorskip("xllamacpp", reason="no wheel with llama-server for this machine")
     with llama_server(tiny.large) as url:
-        served = serve(kind="llama-server", url=url, top=384)  # all there are
+        served = serve(kind="llama-server", url=url, top=384)
         with served.running(), Board(served) as board:
             answer = board.answer(PROMPT, "logits")
     assert len(answer) > 3
