@@ -9,6 +9,7 @@ of it each way; the loss is each way's.
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -77,6 +78,7 @@ def shaped_network() -> Iterator[ShapedNetwork]:
     """
     if os.geteuid() != 0:
         raise SystemExit("network namespaces need root: sudo, or run in a container as root")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # cleans up, as Ctrl-C does
     far, near = f"fedpt-far-{os.getpid()}", f"fedpt-near-{os.getpid()}"
     with ExitStack() as stack:
         for name in (far, near):
