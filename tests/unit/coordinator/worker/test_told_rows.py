@@ -94,7 +94,9 @@ def test_of_a_black_box_what_may_say_more_is_served(top: int, largest: int) -> N
 
 
 @pytest.mark.parametrize(("top", "largest"), [(20, 256), (20, 0), (4096, 0)])
-def test_of_a_black_box_what_was_told_already_and_whole_rows_are_too_much(top: int, largest: int) -> None:
+def test_of_a_black_box_what_was_told_already_and_whole_rows_are_too_much(
+    top: int, largest: int
+) -> None:
     with pytest.raises(TooMuchError):
         limits(**SERVER, top=top).require_amount(largest=largest, candidates=16)
 
