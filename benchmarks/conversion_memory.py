@@ -5,7 +5,6 @@ with the model would show.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from typing import Final
 
 from benchmarks.measured_child import run_measured
 from benchmarks.random_checkpoint import write_random_checkpoint
-from benchmarks.report import Row, Target, commit, machine, markdown_table
+from benchmarks.report import Row, Target, tell_conversions
 
 _ALLOWANCE_BYTES: Final = 400_000_000  # the interpreter, its libraries, the vocabulary
 _TENSORS: Final = 4
@@ -38,13 +37,7 @@ def main() -> None:
             size_bytes = int(flags.gigabytes * share * 1e9)
             results += _measure(Path(folder) / str(size_bytes), size_bytes, flags)
     rows, targets = [row for row, _ in results], [target for _, target in results]
-    if flags.json:
-        content = {"machine": machine(), "commit": commit(), "runs": flags.runs, "rows": rows}
-        sys.stdout.write(json.dumps(content, indent=2) + "\n")
-        return
-    head = [f"{machine()}; commit {commit()}; {flags.runs} runs, medians", ""]
-    tail = ["", *(f"- {target}" for target in targets)]
-    sys.stdout.write("\n".join([*head, *markdown_table(rows), *tail]) + "\n")
+    tell_conversions(rows, targets, runs=flags.runs, how="runs, medians", as_json=flags.json)
 
 
 def _measure(

@@ -6,7 +6,6 @@ start to the file on the disk, run by turns.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from typing import Final
 from benchmarks.interleaving import by_turns, median_ratio
 from benchmarks.measured_child import Measured, run_measured
 from benchmarks.random_checkpoint import write_random_checkpoint
-from benchmarks.report import Row, Target, commit, machine, markdown_table
+from benchmarks.report import Row, Target, tell_conversions
 
 _KINDS: Final = ("F16", "Q8_0")
 _OURS: Final = "fedpt convert model"
@@ -45,13 +44,9 @@ def main() -> None:
             results = _run(kind, source, Path(folder) / "out.gguf", flags)
             rows += [_row(kind, side, measured) for side, measured in results.items()]
             targets.append(_target(kind, results))
-    if flags.json:
-        content = {"machine": machine(), "commit": commit(), "runs": flags.runs, "rows": rows}
-        sys.stdout.write(json.dumps(content, indent=2) + "\n")
-        return
-    head = [f"{machine()}; commit {commit()}; {flags.runs} runs by turns, medians", ""]
-    tail = ["", *(f"- {target}" for target in targets)]
-    sys.stdout.write("\n".join([*head, *markdown_table(rows), *tail]) + "\n")
+    tell_conversions(
+        rows, targets, runs=flags.runs, how="runs by turns, medians", as_json=flags.json
+    )
 
 
 def _run(

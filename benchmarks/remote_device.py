@@ -1,7 +1,6 @@
 """A device of a benchmark: fedpt's own drivers and decode loop, without daemon and text."""
 
 import re
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -206,8 +205,3 @@ def remote_device(
         yield RemoteDevice(texts, subject, way, access=desk.access)
     finally:
         link.stop()
-
-
-def median_speed(answers: list[RemoteAnswer]) -> float:
-    """Tokens a second, the median of answers."""
-    return statistics.median(answer.per_s for answer in answers)

@@ -86,6 +86,27 @@ class Report:
         return "\n".join([*head, *markdown_table(self.rows), *tail])
 
 
+def tell_conversions(
+    rows: Sequence[Row], targets: Sequence[Target], *, runs: int, how: str, as_json: bool
+) -> None:
+    """Write what conversions took to standard output.
+
+    Args:
+        rows: Of the table.
+        targets: Below it.
+        runs: How often each was run.
+        how: In which order, and what is shown of them.
+        as_json: The rows alone, as JSON.
+    """
+    if as_json:
+        content = {"machine": machine(), "commit": commit(), "runs": runs, "rows": rows}
+        sys.stdout.write(json.dumps(content, indent=2) + "\n")
+        return
+    head = [f"{machine()}; commit {commit()}; {runs} {how}", ""]
+    tail = ["", *(f"- {target}" for target in targets)]
+    sys.stdout.write("\n".join([*head, *markdown_table(rows), *tail]) + "\n")
+
+
 def markdown_table(rows: Sequence[Row]) -> list[str]:
     """Lines of a table; the columns are the first row's."""
     if not rows:

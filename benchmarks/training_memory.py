@@ -158,7 +158,7 @@ def _ours(file: Any, adapter: Any, examples: Sequence[Any], how: How) -> Gradien
     if how.thrifty:
         give_back_memory()
     network = open_network(file, adapter, how)
-    lengths = [len(one.prompt) + len(one.answer) for one in examples]
+    lengths = [len(one) for one in examples]
     answers = sum(len(one.answer) for one in examples)
     parts = passes(range(len(examples)), lengths, tokens=how.pass_tokens)
 

@@ -75,7 +75,7 @@ def model(
 
     Proves that llama.cpp and the model's own tokenizer give the same token ids.
     """
-    from converters.shared_cores import let_others_run
+    from fedpt.shared_cores import let_others_run
 
     let_others_run()
     from converters.model_to_transformers import convert_to_transformers

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
-from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from converters.architectures.table import HEAD
+from converters.empty_model import empty_model
 from converters.model_source import SourceModel, gguf_model
 from converters.tokenizer import write_tokenizer_files
 from fedpt.errors import ModelFileError
@@ -39,7 +37,7 @@ def load_causal_lm(path: Path, *, dtype: torch.dtype = torch.float32) -> Any:  #
         ModelFileError: The file is missing, damaged, or of a kind that is not supported.
     """
     source = gguf_model(read_gguf(path))
-    model = _empty_model(source, path)
+    model = empty_model(source, str(path))
     try:
         model.load_state_dict(_state(source, dtype), assign=True)
     except RuntimeError as error:
@@ -77,21 +75,6 @@ def _without_progress_bar() -> Iterator[None]:
     finally:
         if active:
             transformers_logging.enable_progress_bar()
-
-
-def _empty_model(source: SourceModel, path: Path) -> Any:
-    """The model without weights: no memory yet, and no time spent on random numbers.
-
-    Buffers, such as rotary frequencies, are real: they are in no file.
-    """
-    settings = {key: value for key, value in source.config.items() if key != "model_type"}
-    try:
-        config = AutoConfig.for_model(source.config["model_type"], **settings)
-        with init_empty_weights(include_buffers=False):
-            return AutoModelForCausalLM.from_config(config)
-    except (StrictDataclassError, ValueError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelFileError(f"{path}: its hyperparameters make no model: {reason}") from error
 
 
 def _state(source: SourceModel, dtype: torch.dtype) -> dict[str, torch.Tensor]:

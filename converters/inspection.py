@@ -4,6 +4,7 @@ No weights are read, so a file of many gigabytes takes no longer than its vocabu
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from converters.checkpoint import Checkpoint, open_checkpoint, read_json
 from converters.quantise import kind_of
+from converters.special_tokens import chat_template
 from fedpt.errors import ModelFileError
 from fedpt.gguf_file import BASE_WEIGHTS_KEY, WEIGHTS_KEY, GgufFile, read_gguf
 from fedpt.gguf_types import GGML_TYPES
@@ -178,7 +180,7 @@ def _adapter_file(file: GgufFile) -> Inspection:
 def _model_folder(checkpoint: Checkpoint) -> Inspection:
     folder, config = checkpoint.folder, checkpoint.config
     tokenizer = _json_or_empty(folder / "tokenizer.json")
-    template = _folder_template(folder)
+    template = chat_template(folder, _json_or_empty(folder / "tokenizer_config.json")) or ""
     facts = {
         "file": str(folder),
         "what": "transformers folder",
@@ -238,13 +240,7 @@ def _uses(pairs: Iterable[tuple[str, int]]) -> dict[str, TypeUse]:
 
 
 def _parameters(shapes: Iterable[tuple[int, ...]]) -> int:
-    total = 0
-    for shape in shapes:
-        count = 1
-        for size in shape:
-            count *= size
-        total += count
-    return total
+    return sum(map(math.prod, shapes))
 
 
 def _tokenizer(metadata: Mapping[str, Any]) -> str | None:
@@ -259,14 +255,6 @@ def _first_line(template: str) -> str | None:
         return None
     is_cut = len(lines) > 1 or len(lines[0]) > _TEMPLATE_SHOWN
     return lines[0][:_TEMPLATE_SHOWN] + (" …" if is_cut else "")
-
-
-def _folder_template(folder: Path) -> str:
-    stored = folder / "chat_template.jinja"
-    if stored.exists():
-        return stored.read_text(encoding="utf-8", errors="replace")
-    template = _json_or_empty(folder / "tokenizer_config.json").get("chat_template")
-    return template if isinstance(template, str) else ""
 
 
 def _json_or_empty(path: Path) -> dict[str, Any]:

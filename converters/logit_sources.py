@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from converters.folder_tokens import tokens_of_folder
 from converters.text_windows import window_of
 from fedpt.drivers.llama import LlamaModel
 from fedpt.drivers.llama_batch import LlamaBatch, told_rows
@@ -128,7 +129,7 @@ class TorchLogits:
         except Exception as error:  # transformers and tokenizers raise whatever they like
             reason = str(error).strip().partition("\n")[0]
             raise ModelFileError(f"transformers cannot load {folder}: {reason}") from error
-        self.vocabulary = _vocabulary(self._tokenizer, folder)
+        self.vocabulary = Vocabulary(f"tokenizer of {folder.name}", tokens_of_folder(folder))
 
     def tokenize(self, text: str) -> list[int]:
         """See `LogitSource`."""
@@ -141,12 +142,3 @@ class TorchLogits:
             logits = self._model(torch.tensor([list(tokens)]), use_cache=False).logits[0]
         rows: Logits = logits[:, : len(self.vocabulary.tokens)].float().numpy()
         return rows
-
-
-def _vocabulary(tokenizer: Tokenizer, folder: Path) -> Vocabulary:
-    ids = tokenizer.get_vocab(with_added_tokens=True)
-    count = max(ids.values(), default=-1) + 1
-    tokens = [f"[PAD{place}]" for place in range(count)]  # ids that nothing is spelled by
-    for token, place in ids.items():
-        tokens[place] = token
-    return Vocabulary(f"tokenizer of {folder.name}", tuple(tokens))

@@ -3,15 +3,14 @@
 What local training and distillation share. Their loops and losses are their own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.utils import get_peft_model_state_dict
 
+from converters.answer_positions import at_answers, padded
 from fedpt.adapters import Adapter, AdapterManifest
 from fedpt.chat import EncodedExample
 
@@ -46,36 +45,10 @@ def trainable(model: PeftModel) -> list[torch.nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def batches(
-    lengths: Sequence[int], *, size: int, rng: np.random.Generator
-) -> Iterator[npt.NDArray[np.intp]]:
-    """One epoch's batches as indices: of like lengths, so little is padding; in random order."""
-    order = np.argsort(np.asarray(lengths) + rng.uniform(0, 4, len(lengths)))
-    groups = [order[start : start + size] for start in range(0, len(order), size)]
-    for index in rng.permutation(len(groups)):
-        yield groups[index]
-
-
 def answer_logits(model: PeftModel, examples: Sequence[EncodedExample]) -> torch.Tensor:
-    """Logits `(N, V)` from which the answers' `N` tokens are predicted, example after example.
-
-    The head, a third of a small model's work, runs at these positions only. Padding is on the
-    right, where causal attention cannot see it, so no mask is needed.
-    """
+    """Logits `(N, V)` from which the answers' `N` tokens are predicted, example after example."""
     network = model.base_model.model
     body = getattr(network, network.base_model_prefix)  # `model`, or `transformer` in GPT-2
-    tokens = [example.prompt + example.answer[:-1] for example in examples]
-    width = max(map(len, tokens))
-    padded = torch.tensor([list(row) + [0] * (width - len(row)) for row in tokens])
-    hidden = body(input_ids=padded, use_cache=False).last_hidden_state
-    wanted = [
-        hidden[row, len(example.prompt) - 1 : len(example.prompt) - 1 + len(example.answer)]
-        for row, example in enumerate(examples)
-    ]
-    logits: torch.Tensor = network.get_output_embeddings()(torch.cat(wanted))
+    hidden = body(input_ids=padded(examples), use_cache=False).last_hidden_state
+    logits: torch.Tensor = network.get_output_embeddings()(at_answers(hidden, examples))
     return logits.float()
-
-
-def answer_tokens(examples: Sequence[EncodedExample]) -> torch.Tensor:
-    """The tokens `(N,)` that `answer_logits` should predict."""
-    return torch.tensor([token for example in examples for token in example.answer])

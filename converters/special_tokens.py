@@ -96,8 +96,31 @@ def settings_metadata(
     for name, (key, place) in _ENDS.items():
         stated = config.get(name)
         settings[key] = _processor_adds(tokenizer, place) if stated is None else bool(stated)
-    template = _chat_template(folder, config)
+    template = chat_template(folder, config)
     return settings | ({"tokenizer.chat_template": template} if template else {})
+
+
+def chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """A transformers folder's; of several, the one that is called default.
+
+    Args:
+        folder: Where it may lie as a file.
+        config: The content of `tokenizer_config.json`, where it may be instead.
+
+    Raises:
+        ModelFileError: It cannot be read.
+    """
+    path = folder / "chat_template.jinja"
+    if path.exists():
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ModelFileError(f"cannot read {path}: {error}") from error
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        by_name = {entry.get("name"): entry.get("template") for entry in template}
+        template = by_name.get("default")
+    return template if isinstance(template, str) else None
 
 
 def tokenizer_config(file: GgufFile) -> dict[str, Any]:
@@ -214,17 +237,3 @@ def _end(file: GgufFile, key: str) -> list[dict[str, Any]]:
 
 def _id_of(file: GgufFile, token: str) -> int:
     return listed(file, "tokens").index(token)
-
-
-def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    path = folder / "chat_template.jinja"
-    if path.exists():
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise ModelFileError(f"cannot read {path}: {error}") from error
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        by_name = {entry.get("name"): entry.get("template") for entry in template}
-        template = by_name.get("default")
-    return template if isinstance(template, str) else None

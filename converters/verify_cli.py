@@ -39,7 +39,7 @@ def verify(
     """
     import json
 
-    from converters.shared_cores import let_others_run
+    from fedpt.shared_cores import let_others_run
 
     let_others_run()
     from converters import verify_report

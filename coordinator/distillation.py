@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from converters.gguf_to_torch import load_causal_lm
-from converters.lora_in_torch import answer_logits, batches, put_on, read_off, trainable
+from converters.lora_in_torch import answer_logits, put_on, read_off, trainable
 from coordinator.lessons import Lesson
 from coordinator.settings import DistillationSettings
 from fedpt.adapters import Adapter
+from fedpt.batches import batches
 from fedpt.errors import TrainingError
 
 _MAX_GRADIENT_NORM = 1.0
@@ -50,7 +51,7 @@ def distil(
     network = put_on(load_causal_lm(small), adapter)
     network.train()
     optimiser = torch.optim.AdamW(trainable(network), lr=settings.learning_rate, weight_decay=0.0)
-    lengths = [len(lesson.example.prompt) + len(lesson.example.answer) for lesson in lessons]
+    lengths = [len(lesson.example) for lesson in lessons]
     total = settings.epochs * -(-len(lessons) // settings.batch_examples)
     done, mean = 0, 0.0
     for _ in range(settings.epochs):

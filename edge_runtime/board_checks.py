@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from fedpt.doctor import Finding, fault, ok, warning
-from fedpt.health_checks import memory_bytes, output_of
+from fedpt.health_checks import output_of
+from fedpt.kernel_memory import memory_bytes
 
 _HOT_C: Final = 80.0
 _TOO_HOT_C: Final = 90.0

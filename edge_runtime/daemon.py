@@ -48,7 +48,7 @@ from edge_runtime.updates.desk import (
     finish_interrupted_switch,
 )
 from edge_runtime.updates.preparer import Prepared
-from fedpt.adapters import adapter_from_bytes
+from fedpt.adapters import MAX_ADAPTER_BYTES, adapter_from_bytes
 from fedpt.blobs import BlobStore, Fetch, require_fetchable
 from fedpt.drivers.llama import LlamaModel
 from fedpt.drivers.mqtt import MqttLink, Publication, Received
@@ -71,7 +71,6 @@ from fedpt.wire.topics import Chunk, FromCoordinator, FromDevice, OfRelease, ToD
 _logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.5
-_MAX_ADAPTER_BYTES: Final = 512 * 1024 * 1024
 _STATUS_EVERY_S: Final = 2.0
 _INBOX_SIZE: Final = 1000
 _LONGEST_FAULT: Final = 300
@@ -319,7 +318,7 @@ class DeviceDaemon:
             case planner.FetchAdapter() | planner.Offer() if not self._link.is_connected:
                 pass  # paho would queue it, and all its repetitions
             case planner.FetchAdapter(ref):
-                require_fetchable(ref, max_bytes=_MAX_ADAPTER_BYTES)
+                require_fetchable(ref, max_bytes=MAX_ADAPTER_BYTES)
                 self._continue_fetch(ref.sha256)
             case planner.ServeAdapter(sha256):
                 self._serve(sha256)

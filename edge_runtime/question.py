@@ -12,6 +12,9 @@ from fedpt.proxy_tuning import Coefficients
 
 Mode = Literal["local", "steered"]
 
+Where = Literal["logits", "tokens"]
+"""What steers an answer: the board, by combining logits; or a worker, which sends tokens."""
+
 Ended = Literal["complete", "length", "stop"]
 
 
@@ -77,8 +80,7 @@ class Notice:
 class Steps(msgspec.Struct, frozen=True, kw_only=True):
     """What steering an answer took."""
 
-    where: Literal["logits", "tokens"]
-    """Whether the board combined logits, or the worker sent tokens."""
+    where: Where
     round_trips: int = 0
     bytes_up: int = 0
     bytes_down: int = 0

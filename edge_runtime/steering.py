@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from edge_runtime.question import Steps
+from edge_runtime.question import Steps, Where
 from fedpt.decoding.answer import Steerer, Token
 from fedpt.decoding.draft_and_verify import Tally
 from fedpt.decoding.drafting import Drafter, Rules
 from fedpt.decoding.ports import LargeModel
 from fedpt.errors import NotServedError
 from fedpt.proxy_tuning import Coefficients
-
-Where = Literal["logits", "tokens"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """`fedpt device train`: fine-tune once, here and now, without a daemon or a federation."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -51,10 +50,9 @@ def train(
 
     Example: fedpt device train --base small.gguf --data d.jsonl --out tuned --memory-budget 700MB
     """
-    # before torch is loaded: threads that wait shall not take the cores from others
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    from fedpt.shared_cores import let_others_run
 
+    let_others_run()
     from edge_runtime.training.fine_tuning import Request, new_adapter
     from edge_runtime.training.precision import use_threads
     from edge_runtime.training.train_once import Once, adapter_in, train_once

@@ -25,7 +25,8 @@ def open_assistant(
     if large is None:
         return _assistant(stack, model, AssistantSettings(system_prompt=system), adapter)
     threads = max(1, (os.cpu_count() or 1) // 2)  # half for the small model, half for the large one
-    settings = AssistantSettings(system_prompt=system, threads=threads)
+    # whole rows come in any case: no candidates need be picked before the large model is asked
+    settings = AssistantSettings(system_prompt=system, threads=threads, candidate_logits=0)
     large_model = stack.enter_context(LlamaModel(large))
     require_same_vocabulary(model.vocabulary, large_model.vocabulary)
     context = stack.enter_context(

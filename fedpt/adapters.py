@@ -36,6 +36,8 @@ FACTOR_PAIRS: Final = (
 TENSOR_PREFIX: Final = "base_model.model."
 CONFIG_NAME: Final = "adapter_config.json"
 TENSORS_NAME: Final = "adapter_model.safetensors"
+MAX_ADAPTER_BYTES: Final = 512 * 1024 * 1024
+"""Larger ones are not fetched."""
 
 _MANIFEST_KEY: Final = "fedpt"
 _SHOWN: Final = 500

@@ -68,6 +68,9 @@ class EncodedExample:
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
 
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
     def truncated(self, length: int) -> "EncodedExample":
         """At most `length` tokens: the prompt loses its beginning, then the answer its end."""
         answer = self.answer[: length - 1]
@@ -76,8 +79,7 @@ class EncodedExample:
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str, *, system: str = "") -> tuple[int, ...]:
     """The tokens after which the model's answer to a single question begins."""
-    text = render_prompt(tokenizer.chat_template, prompt, system=system)
-    return with_begin(tokenizer, tokenizer.tokenize(text, special=True))
+    return encode_messages(tokenizer, _question(prompt, system))
 
 
 def encode_example(tokenizer: Tokenizer, example: Example) -> EncodedExample:
@@ -109,8 +111,7 @@ def render_prompt(template: str, prompt: str, *, system: str = "") -> str:
     Raises:
         ModelFileError: The template fails.
     """
-    scene = [ChatMessage(role="system", content=system)] if system else []
-    return render_messages(template, [*scene, ChatMessage(role="user", content=prompt)])
+    return render_messages(template, _question(prompt, system))
 
 
 def render_messages(
@@ -136,6 +137,11 @@ def render_messages(
         )
     except (TemplateError, *_FAULTS_OF_TEMPLATES) as error:
         raise ModelFileError(f"the model's chat template fails: {error}") from error
+
+
+def _question(prompt: str, system: str) -> list[ChatMessage]:
+    scene = [ChatMessage(role="system", content=system)] if system else []
+    return [*scene, ChatMessage(role="user", content=prompt)]
 
 
 def _to_json(value: object, indent: int | None = None) -> str:

@@ -15,6 +15,7 @@ from typing import Final
 
 from fedpt.doctor import Finding, fault, ok, warning
 from fedpt.gguf_file import read_gguf
+from fedpt.kernel_memory import memory_bytes
 
 _MB: Final = 1_000_000
 _LEAST_FREE_BYTES: Final = 200 * _MB
@@ -105,18 +106,6 @@ def free_memory() -> Iterator[Finding]:
     available = memory_bytes().get("MemAvailable")
     if available is not None:
         yield judge_free_memory(available)
-
-
-def memory_bytes(path: Path = Path("/proc/meminfo")) -> dict[str, int]:
-    """The kernel's figures by name; none where there is no such file."""
-    figures: dict[str, int] = {}
-    with contextlib.suppress(OSError):
-        for text in path.read_text().splitlines():
-            name, _, rest = text.partition(":")
-            words = rest.split()
-            if len(words) == 2 and words[0].isdigit() and words[1] == "kB":  # noqa: PLR2004
-                figures[name] = int(words[0]) * 1024
-    return figures
 
 
 def judge_folder(folder: Path, mode: int, strangers: Sequence[Path]) -> Finding:

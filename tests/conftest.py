@@ -1,16 +1,14 @@
 """What tests of several packages share: one tiny federation's files, and how things run."""
 
-import os
-
-# Tests run side by side: OpenMP's threads that spin while they wait take the others' cores, which
-# makes some tests ten times slower. It is read when torch and libllama are loaded, so it is first.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
-
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fedpt.shared_cores import let_others_run
 from tests.fakes.tiny_federation import TinyFederation
+
+# Tests run side by side: OpenMP's threads that spin while they wait take the others' cores, which
+# makes some tests ten times slower. None of the above has loaded torch or libllama yet.
+let_others_run()
 
 # a shared processor is slow now and then, and time never fails a test
 settings.register_profile(

@@ -8,21 +8,18 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from converters.adapter_to_gguf import convert_adapter
-from fedpt.adapters import adapter_from_bytes
+from fedpt.adapters import MAX_ADAPTER_BYTES, adapter_from_bytes
 from fedpt.blobs import BlobStore, Fetch, require_fetchable
 from fedpt.gguf_file import GgufFile
 from fedpt.wire.messages import BlobRef, ChunkRequest, RoundAnnouncement
 
 _logger = logging.getLogger(__name__)
 
-_MAX_ADAPTER_BYTES: Final = 512 * 1024 * 1024
-
 
 class AdapterOnHand:
-    """Follows the announcements; `current` is the adapter that is ready for use."""
+    """Follows the announcements, and says when a new adapter is ready for use."""
 
     def __init__(
         self, base: GgufFile, coordinators: BlobStore, own: BlobStore, *, folder: Path
@@ -48,7 +45,7 @@ class AdapterOnHand:
         Raises:
             BlobError: It is too large.
         """
-        require_fetchable(announcement.adapter, max_bytes=_MAX_ADAPTER_BYTES)
+        require_fetchable(announcement.adapter, max_bytes=MAX_ADAPTER_BYTES)
         self._wanted = announcement.adapter
 
     def step(self, ask: Callable[[ChunkRequest], None]) -> tuple[str, Path] | None:

@@ -107,7 +107,6 @@ class SlotLarge:
         self._text = text
         self._clock = clock
         self._waiting: Waiting | None = None
-        self._question: RowsWanted | None = None
         self._asked_at = 0.0
 
     def ask(self, question: RowsWanted) -> None:
@@ -115,7 +114,6 @@ class SlotLarge:
         first = len(question.tokens) - question.rows
         held = self._text.begin(question.tokens[:first])
         self._asked_at = self._clock()
-        self._question = question
         self._waiting = self._text.submit(question.tokens[held:], question.rows)
 
     def is_there(self) -> bool:

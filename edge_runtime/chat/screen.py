@@ -86,11 +86,7 @@ class ChatScreen:
     def help(self) -> None:
         """All commands."""
         rows = [(f"/{name} {takes}".strip(), what) for name, (takes, what) in COMMANDS.items()]
-        self._rows([*rows, *_KEYS])
-
-    def rows(self, rows: Sequence[tuple[str, str]]) -> None:
-        """Names and values."""
-        self._rows(rows)
+        self.rows([*rows, *_KEYS])
 
     def why(self, answer: Answered) -> None:
         """What an answer came from, and which parts of it were steered."""
@@ -101,12 +97,13 @@ class ChatScreen:
         if not self._is_terminal:
             self._out.out(why_text(summary))
             return
-        self._rows(why_rows(summary))
+        self.rows(why_rows(summary))
         can_mark = self._out.color_system is not None
         if can_mark and 0 < summary.steered_tokens < summary.tokens:
             self._out.print(_marked(answer.pieces), soft_wrap=True)
 
-    def _rows(self, rows: Sequence[tuple[str, str]]) -> None:
+    def rows(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Names and values."""
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim" if self._is_terminal else "", no_wrap=True)
         table.add_column()

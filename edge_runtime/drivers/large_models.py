@@ -15,18 +15,14 @@ import numpy as np
 
 from edge_runtime.drivers.mailbox import Mailbox, require_good
 from edge_runtime.drivers.revival import Revival
+from edge_runtime.drivers.worker_line import Send, WorkerLine
 from edge_runtime.steering import Traffic
 from fedpt.decoding.ports import Detail, RowsTold, RowsWanted
 from fedpt.errors import LargeModelError, MalformedMessageError, SessionLostError
 from fedpt.proxy_tuning import TokenIds
-from fedpt.token_texts import common_prefix
 from fedpt.wire.logit_format import Precision, rows_from_bytes
-from fedpt.wire.messages import AnswerRequest, LogitReply, LogitRequest, Opening
+from fedpt.wire.messages import LogitReply, LogitRequest, Opening
 from fedpt.wire.token_format import id_sets_to_bytes, tokens_to_bytes
-
-Send = Callable[[LogitRequest | AnswerRequest, str], int]
-"""Publishes a request to a worker, or to any if its name is empty; returns how many bytes went out.
-Raises LargeModelError when there is no connection."""
 
 _NO_CANDIDATES: Final[TokenIds] = np.zeros(0, np.int64)
 
@@ -67,16 +63,12 @@ class RemoteLarge:
             traffic: Counted up.
             clock: Seconds, monotonic.
         """
-        self._send = send
+        self.line = WorkerLine(send, traffic)
         self._asking = asking
-        self._traffic = traffic
         self._clock = clock
         self.mailbox: Mailbox[LogitReply] = Mailbox()
         self._numbers = itertools.count(1)
         self._number = 0
-        self._worker = ""
-        self._held: list[int] = []
-        """What the worker has read for certain, whatever became of the last request."""
         self._question: RowsWanted | None = None
         self._asked_at = 0.0
         self._revival = Revival(clock)
@@ -88,8 +80,7 @@ class RemoteLarge:
             LargeModelError: There is no connection to the broker.
         """
         first = len(question.tokens) - question.rows
-        held = min(common_prefix(self._held, question.tokens), first) if self._worker else 0
-        self._begin(question, held)
+        self._begin(question, self.line.held(question.tokens, first))
 
     def is_there(self) -> bool:
         """Whether a reply has come, or none can come any more."""
@@ -134,9 +125,9 @@ class RemoteLarge:
                 vocabulary_size=self._asking.vocabulary_size,
             )
         except MalformedMessageError as error:
-            self._worker = ""
+            self.line.forget()
             raise LargeModelError(f"the coordinator's reply is of no use: {error}") from error
-        self._worker, self._held = reply.worker, list(question.tokens)
+        self.line.heard(reply.worker, question.tokens)
         busy_s = min(reply.busy_us / 1e6, total_s)
         return RowsTold(rows, total_s - busy_s, busy_s, reply.is_approximate)
 
@@ -150,7 +141,7 @@ class RemoteLarge:
         while True:
             reply = self.mailbox.take(min(asking.retry_s, end - self._clock()))
             if reply is None and self._clock() >= end:
-                self._worker = ""
+                self.line.forget()
                 raise LargeModelError(f"the coordinator is silent for {asking.deadline_s:g} s")
             if reply is not None:
                 if reply.code != SessionLostError.code or not may_ask_again:
@@ -161,9 +152,7 @@ class RemoteLarge:
     def _send_from(self, position: int) -> None:
         question, asking = self._question, self._asking
         assert question is not None  # `ask` comes first
-        if position == 0:
-            self._worker = ""
-        del self._held[position:]
+        self.line.cut(position)
         largest, precision = self._amount(question.detail)
         tokens = question.tokens[position:]
         request = LogitRequest(
@@ -177,8 +166,7 @@ class RemoteLarge:
             candidates=id_sets_to_bytes(question.candidates),
             opening=None if position else asking.opening,
         )
-        self._traffic.bytes_up += self._send(request, self._worker)
-        self._traffic.tokens_sent += len(tokens)  # of what was sent, not of what should have been
+        self.line.send(request, len(tokens))
 
     def _amount(self, detail: Detail) -> tuple[int, Precision]:
         match detail:

@@ -12,16 +12,16 @@ from typing import Final
 
 import numpy as np
 
-from edge_runtime.drivers.large_models import Asking, Send
+from edge_runtime.drivers.large_models import Asking
 from edge_runtime.drivers.mailbox import Mailbox, require_good
 from edge_runtime.drivers.revival import Revival
+from edge_runtime.drivers.worker_line import Send, WorkerLine
 from edge_runtime.steering import AnswerPlan, Traffic
 from fedpt.decoding.answer import Token
 from fedpt.decoding.draft_and_verify import Tally
 from fedpt.decoding.drafting import Drafter
 from fedpt.decoding.sampling import Distribution
 from fedpt.errors import LargeModelError, MalformedMessageError, SessionLostError
-from fedpt.token_texts import common_prefix
 from fedpt.wire.messages import AnswerReply, AnswerRequest, SteeringCoefficients
 from fedpt.wire.token_format import tokens_from_bytes, tokens_to_bytes
 
@@ -47,12 +47,8 @@ class WorkerAnswers:
         self.mailbox: Mailbox[AnswerReply] = Mailbox()
         self.asking = asking
         self.clock = clock
-        self._send = send
-        self._traffic = traffic
+        self.line = WorkerLine(send, traffic)
         self._numbers = itertools.count(1)
-        self._worker = ""
-        self._held: list[int] = []
-        """What the worker has read for certain, whatever became of the last request."""
 
     def steerer(self, plan: AnswerPlan) -> "WorkerAnswer":
         """For one answer."""
@@ -64,8 +60,7 @@ class WorkerAnswers:
         Raises:
             LargeModelError: There is no connection to the broker.
         """
-        held = min(common_prefix(self._held, text), len(text) - 1) if self._worker else 0
-        self._ask(plan, text, most, held)
+        self._ask(plan, text, most, self.line.held(text, len(text) - 1))
 
     def begin_anew(self, plan: AnswerPlan, text: list[int], most: int) -> None:
         """Ask any worker, which has read nothing of the text.
@@ -77,18 +72,12 @@ class WorkerAnswers:
 
     def stop(self, plan: AnswerPlan) -> None:
         """Somebody has hung up: the worker need not go on. Not heard, it ends by itself."""
-        if self._worker:
+        if self.line.worker:
             with contextlib.suppress(LargeModelError):
                 self._send_request(plan, 0, [], most=0)
 
-    def heard(self, worker: str, text: list[int]) -> None:
-        """This worker has read so much."""
-        self._worker, self._held = worker, list(text)
-
     def _ask(self, plan: AnswerPlan, text: list[int], most: int, position: int) -> None:
-        if position == 0:
-            self._worker = ""
-        del self._held[position:]
+        self.line.cut(position)
         self._send_request(plan, position, text[position:], most=most)
 
     def _send_request(
@@ -108,8 +97,7 @@ class WorkerAnswers:
             opening=None if position or not most else self.asking.opening,
         )
         self.mailbox.expect(number)
-        self._traffic.tokens_sent += len(tokens)
-        self._traffic.bytes_up += self._send(request, self._worker)
+        self.line.send(request, len(tokens))
 
 
 class WorkerAnswer:
@@ -141,7 +129,7 @@ class WorkerAnswer:
                 reply, tokens = self._news(drafter.text, goal)
                 for token in tokens:
                     is_end = drafter.replace(token)
-                    answers.heard(reply.worker, drafter.text)
+                    answers.line.heard(reply.worker, drafter.text)
                     yield _told(token, is_end=is_end)
                     if is_end:
                         return
@@ -169,7 +157,7 @@ class WorkerAnswer:
 
     def _judge(self) -> None:
         reply = require_good(self._answers.mailbox.take(0.0))
-        self._answers.heard(reply.worker, self._probed)
+        self._answers.line.heard(reply.worker, self._probed)
 
     def _news(self, text: list[int], goal: int) -> tuple[AnswerReply, list[int]]:
         """The next reply that goes on from the text, and its tokens."""
@@ -193,7 +181,7 @@ class WorkerAnswer:
             self._began = len(text)
             self.tally.round_trips += 1
             answers.begin_anew(self._plan, text, goal - len(text))
-        answers.heard("", [])
+        answers.line.forget()
         raise LargeModelError(f"the coordinator is silent for {asking.deadline_s:g} s")
 
     def _unfolded(self, reply: AnswerReply, goal: int) -> tuple[int | None, list[int]]:

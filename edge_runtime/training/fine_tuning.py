@@ -36,7 +36,7 @@ from edge_runtime.training.memory_plan import MEGABYTE, Sizes, choose, smallest_
 from edge_runtime.training.network import load_code, open_network
 from edge_runtime.training.placement import HOST, best_placement
 from edge_runtime.training.precision import faster_precision
-from edge_runtime.training.preparing import Prepared, cut, length_of, prepare
+from edge_runtime.training.preparing import Prepared, cut, prepare
 from edge_runtime.training.trainer import Task, train
 from edge_runtime.training_job import TrainingResult, TrainingStep
 from fedpt.adapters import Adapter, AdapterManifest, initial_adapter, require_base
@@ -185,7 +185,7 @@ def _sizes(file: GgufFile, adapter: Adapter, prepared: Prepared, batch: int) -> 
     shapes = linear_shapes(file)
     architecture = architecture_of(file)
     layers = layer_count(file)
-    lengths = sorted(map(length_of, [*prepared.kept, *prepared.held_out]))
+    lengths = sorted(map(len, [*prepared.kept, *prepared.held_out]))
     dimensions = sizes_of(architecture, file.metadata, matrix_shape(file, "token_embd")[0])
     return Sizes(
         layers=layers,

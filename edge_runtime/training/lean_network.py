@@ -13,10 +13,11 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from converters.answer_positions import answer_tokens, at_answers, padded
 from converters.architectures.table import HEAD
+from converters.empty_model import empty_model
 from converters.model_source import SourceModel, gguf_model
 from edge_runtime.training.answer_loss import answer_loss
-from edge_runtime.training.empty_model import empty_model
 from edge_runtime.training.how import How
 from edge_runtime.training.layer_weights import Expanded, OnDemand, OneLayer, Weights
 from edge_runtime.training.low_rank_linear import LowRankLinear
@@ -50,7 +51,7 @@ class LeanNetwork:
             name: torch.nn.Parameter(placement.bring(torch.from_numpy(tensor.copy())))
             for name, tensor in sorted(adapter.tensors.items())
         }
-        model = empty_model(source)
+        model = empty_model(source, source.name)
         dtype = DTYPES[how.precision]
         vectors = _vectors(source, matrices, placement, dtype)
         weights = _weights(source, matrices, how)
@@ -69,18 +70,12 @@ class LeanNetwork:
             _compute_activations_again(self._body)
 
     def loss(self, examples: Sequence[EncodedExample]) -> torch.Tensor:
-        """Sum over the answers' tokens, nats. Padding is on the right, where nothing sees it."""
-        tokens = [example.prompt + example.answer[:-1] for example in examples]
-        width = max(map(len, tokens))
-        ids = torch.tensor([list(row) + [0] * (width - len(row)) for row in tokens])
+        """Sum over the answers' tokens, nats."""
         self._body.train(torch.is_grad_enabled())  # only then layers compute activations again
-        output = self._body(input_ids=self._placement.bring(ids), use_cache=False)
-        wanted = [
-            output.last_hidden_state[row, len(one.prompt) - 1 :][: len(one.answer)]
-            for row, one in enumerate(examples)
-        ]
-        targets = torch.tensor([token for one in examples for token in one.answer])
-        return answer_loss(torch.cat(wanted), self._placement.bring(targets), self._head)
+        ids = self._placement.bring(padded(examples))
+        hidden = self._body(input_ids=ids, use_cache=False).last_hidden_state
+        targets = self._placement.bring(answer_tokens(examples))
+        return answer_loss(at_answers(hidden, examples), targets, self._head)
 
 
 def _switch_dropout_off(body: torch.nn.Module) -> None:

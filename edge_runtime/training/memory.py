@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from fedpt.kernel_memory import memory_bytes
+
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 _ARENA_MAX: Final = -8
 _SMALL: Final = 64 * 1024
 _GIGABYTE: Final = 10**9
+_OWN: Final = Path("/proc/self/status")
 
 
 def give_back_memory() -> None:
@@ -40,28 +43,16 @@ def keep_few_kernels() -> None:
 
 def resident_bytes() -> int:
     """What is resident now."""
-    return _status("VmRSS") or peak_bytes()
+    return memory_bytes(_OWN).get("VmRSS") or peak_bytes()
 
 
 def peak_bytes() -> int:
     """The most that ever was resident."""
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return (
+        memory_bytes(_OWN).get("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
 
 
 def available_bytes() -> int:
     """What the board could give to programs now; a gigabyte where it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return _GIGABYTE
-    return next(
-        (int(one.split()[1]) * 1024 for one in lines if one.startswith("MemAvailable:")), _GIGABYTE
-    )
-
-
-def _status(key: str) -> int:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(one.split()[1]) * 1024 for one in lines if one.startswith(f"{key}:")), 0)
+    return memory_bytes().get("MemAvailable", _GIGABYTE)

@@ -44,9 +44,10 @@ def open_network(
 
 def load_code(file: GgufFile) -> None:
     """Import what the model's family needs, so that what is resident afterwards is data."""
-    from edge_runtime.training.empty_model import empty_model
+    from converters.empty_model import empty_model
 
-    empty_model(gguf_model(file))
+    source = gguf_model(file)
+    empty_model(source, source.name)
 
 
 def nll(network: Network, examples: Sequence[EncodedExample]) -> float:

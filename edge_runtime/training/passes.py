@@ -9,6 +9,8 @@ from typing import Final
 
 import numpy as np
 
+from fedpt.batches import batches
+
 _WARMUP_SHARE: Final = 0.1
 _LEAST_FILLED: Final = 0.85
 """Examples go together if the shorter is at least so much of the longer: less is padding."""
@@ -17,12 +19,8 @@ _LEAST_FILLED: Final = 0.85
 def epoch_batches(
     lengths: Sequence[int], *, size: int, seed: int, epoch: int
 ) -> Iterator[list[int]]:
-    """One epoch's batches as indices: of like lengths, in random order, the same every time."""
-    rng = np.random.default_rng([seed, epoch])
-    order = np.argsort(np.asarray(lengths) + rng.uniform(0, 4, len(lengths)))
-    groups = [order[start : start + size] for start in range(0, len(order), size)]
-    for index in rng.permutation(len(groups)):
-        yield [int(one) for one in groups[index]]
+    """One epoch's batches as indices, the same every time."""
+    return batches(lengths, size=size, rng=np.random.default_rng([seed, epoch]))
 
 
 def steps_per_epoch(count: int, size: int) -> int:

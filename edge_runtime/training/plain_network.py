@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import cross_entropy
 
+from converters.answer_positions import answer_tokens
 from converters.gguf_to_torch import load_causal_lm
-from converters.lora_in_torch import answer_logits, answer_tokens, put_on
+from converters.lora_in_torch import answer_logits, put_on
 from edge_runtime.training.how import How
 from edge_runtime.training.lean_network import DTYPES
 from fedpt.adapters import Adapter

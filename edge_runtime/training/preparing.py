@@ -44,25 +44,20 @@ def prepare(tokenizer: Tokenizer, examples: Sequence[Example], *, room: int) -> 
         kept=[useful[index].truncated(room) for index in kept],
         numbers=[numbers[index] for index in kept],
         held_out=[useful[index].truncated(room) for index in held_out],
-        truncated=sum(length_of(useful[index]) > room for index in [*kept, *held_out]),
+        truncated=sum(len(useful[index]) > room for index in [*kept, *held_out]),
         dropped=len(encoded) - len(useful),
     )
 
 
 def cut(prepared: Prepared, room: int) -> Prepared:
     """The same, cut further where a budget asks for it."""
-    longer = sum(length_of(one) > room for one in [*prepared.kept, *prepared.held_out])
+    longer = sum(len(one) > room for one in [*prepared.kept, *prepared.held_out])
     return replace(
         prepared,
         kept=[one.truncated(room) for one in prepared.kept],
         held_out=[one.truncated(room) for one in prepared.held_out],
         truncated=max(longer, prepared.truncated),
     )
-
-
-def length_of(example: EncodedExample) -> int:
-    """Tokens of an example."""
-    return len(example.prompt) + len(example.answer)
 
 
 def _teaches(example: EncodedExample) -> bool:

@@ -18,7 +18,7 @@ from edge_runtime.training.checkpoint import Checkpoints, Position
 from edge_runtime.training.how import How
 from edge_runtime.training.network import Network, nll
 from edge_runtime.training.passes import epoch_batches, passes, rate_share, steps_per_epoch
-from edge_runtime.training.preparing import Prepared, length_of
+from edge_runtime.training.preparing import Prepared
 from edge_runtime.training_job import TrainingStep
 from fedpt.adapters import AdapterTensors
 from fedpt.errors import TrainingError
@@ -94,7 +94,7 @@ class _Run:
             self._factors, lr=task.plan.learning_rate, weight_decay=0.0
         )
         self._examples = task.examples.kept
-        self._lengths = [length_of(one) for one in self._examples]
+        self._lengths = [len(one) for one in self._examples]
         self._position = Position(how=task.how)
         self._tokens_here = 0
         self._seconds_here = 0.0

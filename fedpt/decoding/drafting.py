@@ -15,6 +15,7 @@ from fedpt.decoding.sampling import (
     Distribution,
     Sampling,
     Weights,
+    draw,
     unique_ids,
 )
 from fedpt.proxy_tuning import Logits, TokenIds
@@ -146,7 +147,7 @@ def verify(draft: Draft, true: Distribution) -> int:
     left = np.maximum(left, 0)
     if not left.any():  # p and q are equal but for rounding
         return draft.token
-    return Distribution(true.ids, left / left.sum()).draw(draft.replace_at)
+    return draw(true.ids, left, draft.replace_at)
 
 
 def _probabilities(one: Distribution, other: Distribution) -> Weights:

@@ -162,15 +162,15 @@ def kept_places(
         outside = 0.0  # what is lighter than the k heaviest is out
     if sampling.top_p < 1:
         here = weights if kept is None else weights[kept]
-        nucleus = _nucleus(here, sampling.top_p * (float(here.sum()) + outside))
-        kept = nucleus if kept is None else kept[nucleus]
+        places = nucleus(here, sampling.top_p * (float(here.sum()) + outside))
+        kept = places if kept is None else kept[places]
     if sampling.min_p > 0:
         heavy = np.flatnonzero(weights >= sampling.min_p * weights.max())
         kept = heavy if kept is None else np.intersect1d(kept, heavy, assume_unique=True)
     return kept
 
 
-def _nucleus(weights: Weights, mass: float) -> npt.NDArray[np.int64]:
+def nucleus(weights: Weights, mass: float) -> npt.NDArray[np.int64]:
     """The fewest heaviest that hold `mass`, ascending; the first of equals goes in first."""
     places = np.arange(len(weights))
     if len(weights) > _PART:

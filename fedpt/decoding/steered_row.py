@@ -21,6 +21,7 @@ from fedpt.decoding.sampling import (
     Weights,
     distribution,
     kept_places,
+    nucleus,
     weights_of,
 )
 from fedpt.proxy_tuning import Logits, TokenIds
@@ -134,9 +135,9 @@ def _are_shut_out(weights: Weights, outside: float, heaviest: float, sampling: S
         if heaviest < least:
             return True
     if sampling.top_p < 1:
-        nucleus = kept_places(weights, Sampling(temperature=1, top_p=sampling.top_p))
-        inside = weights if nucleus is None else weights[nucleus]
-        needed = sampling.top_p * (float(weights.sum()) + outside)
+        mass = float(weights.sum())
+        inside = weights[nucleus(weights, sampling.top_p * mass)]
+        needed = sampling.top_p * (mass + outside)
         return heaviest < float(inside.min()) and float(inside.sum()) >= needed
     return sampling.min_p > 0 and heaviest < sampling.min_p
 

@@ -22,17 +22,15 @@ from fedpt.drivers.thread_choice import ThreadChoice
 from fedpt.errors import ArtifactError, FedptError, ModelFileError, UsageError
 from fedpt.gguf_file import GgufFile, read_gguf
 from fedpt.proxy_tuning import Logits
+from fedpt.shared_cores import let_others_run
 from fedpt.token_texts import common_prefix
 from fedpt.vocabulary import Vocabulary, vocabulary_of
 
-# Decoding collapses when another process wants the same cores and OpenMP's threads spin: 110 to
-# under 30 tokens/s, measured. libgomp reads these when it is loaded: they stand before the import.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
+let_others_run()  # libgomp asks when it is loaded, so it is before these
 
-import llama_cpp as ll
+import llama_cpp as ll  # noqa: E402
 
-from fedpt.drivers.llama_batch import LlamaBatch, told_rows
+from fedpt.drivers.llama_batch import LlamaBatch, told_rows  # noqa: E402
 
 _BATCH_TOKENS: Final = 512
 _PIECE_BYTES: Final = 256

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 
 from edge_runtime.api.local_api import LocalApi
 from edge_runtime.api.server import ServedAssistant
 from edge_runtime.question import AnswerSummary, Notice, Piece, Question, Steps
 from edge_runtime.settings import ApiSettings, AssistantSettings, DeviceSettings
 from fedpt.errors import UsageError
+from tests.fakes.answer_facts import SUMMARY
 from tests.fakes.brokers import free_port, wait_for_port
 
 WAIT_S = 20.0
@@ -25,17 +27,12 @@ def summary_of(
     """What an answer that went well was made of."""
     steps = Steps(where="tokens", round_trips=2, bytes_up=300, bytes_down=200, drafts=10,
                   drafts_right=8)  # fmt: skip
-    return AnswerSummary(
+    return msgspec.structs.replace(
+        SUMMARY,
         mode=question.mode,
         text=text,
         tokens=tokens,
         steered_tokens=steered,
-        fallback="",
-        ended="complete",
-        adapter="a" * 64,
-        coefficients=None,
-        prompt_tokens=5,
-        cached_tokens=3,
         first_token_s=0.1,
         seconds=0.2,
         steps=steps if steered else None,

@@ -206,7 +206,7 @@ def board(fleet: Fleet) -> Iterator[Board]:
 def worker_of(board: Board, where: str) -> str:
     """Which worker holds the conversation."""
     conversation = board.desk._answers if where == "tokens" else board.desk._rows
-    return conversation._worker
+    return conversation.line.worker
 
 
 @pytest.mark.parametrize(("where", "sampling"), [("logits", GREEDY), ("tokens", SAMPLED)])

@@ -13,6 +13,7 @@ from typing import Final
 from coordinator.settings import BackEndSettings
 from coordinator.worker.backends.answers_json import Json, field, listed, number, token_id
 from coordinator.worker.backends.model_server import ModelServer
+from coordinator.worker.backends.ports import beginnings
 from coordinator.worker.backends.told_logprobs import Told, row_of
 from fedpt.decoding.large_row import LargeRow
 from fedpt.errors import LargeModelError
@@ -54,8 +55,7 @@ class LlamaServerLarge:
         Raises:
             LargeModelError: It cannot be reached, refuses, or answers with nonsense.
         """
-        text = list(tokens)
-        prompts = [text[:length] for length in range(len(text) - wanted + 1, len(text) + 1)]
+        prompts = beginnings(tokens, wanted)
         slot = sequence % self._slot_count()
         wanted_here = {"prompt": prompts, "n_probs": self._top, "id_slot": slot}
         body = {**_PLAIN, **self._model, **wanted_here, "logit_bias": self._bias}

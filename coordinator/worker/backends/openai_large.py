@@ -17,6 +17,7 @@ from typing import Final
 from coordinator.settings import BackEndSettings
 from coordinator.worker.backends.answers_json import Json, field, number, token_id
 from coordinator.worker.backends.model_server import ModelServer
+from coordinator.worker.backends.ports import beginnings
 from coordinator.worker.backends.token_bytes import TokenBytes
 from coordinator.worker.backends.told_logprobs import Told, end_row, row_of
 from fedpt.decoding.large_row import LargeRow
@@ -61,8 +62,7 @@ class OpenAiLarge:
         Raises:
             LargeModelError: It cannot be reached, refuses, or answers with nonsense.
         """
-        lengths = range(len(tokens) - wanted + 1, len(tokens) + 1)
-        return [self._row(list(tokens[:length])) for length in lengths]
+        return [self._row(text) for text in beginnings(tokens, wanted)]
 
     def _row(self, text: list[int]) -> LargeRow:
         settings, size = self._settings, len(self._tokens.pieces)

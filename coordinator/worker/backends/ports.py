@@ -24,6 +24,11 @@ class Large:
     """Whether its rows may be off by more than they say, for its tokens are known by spelling."""
 
 
+def beginnings(tokens: Sequence[int], count: int) -> list[list[int]]:
+    """A text up to each of its last `count` tokens: for servers that tell one row a prompt."""
+    return [list(tokens[:length]) for length in range(len(tokens) - count + 1, len(tokens) + 1)]
+
+
 class Scorer(Protocol):
     """A server's model. It keeps nothing of ours: each call has the whole text. Thread-safe."""
 

@@ -13,6 +13,7 @@ from typing import Final
 from coordinator.settings import BackEndSettings
 from coordinator.worker.backends.answers_json import Json, field, listed, number, token_id
 from coordinator.worker.backends.model_server import ModelServer
+from coordinator.worker.backends.ports import beginnings
 from coordinator.worker.backends.told_logprobs import Told, row_of
 from fedpt.decoding.large_row import LargeRow
 from fedpt.errors import LargeModelError
@@ -52,11 +53,9 @@ class VllmLarge:
         Raises:
             LargeModelError: vLLM cannot be reached, refuses, or answers with nonsense.
         """
-        text = list(tokens)
         if self._settings.drafts == "prompt_logprobs" and wanted > 1:
-            return self._rows_of_prompt(text, wanted)
-        lengths = range(len(text) - wanted + 1, len(text) + 1)
-        choices = listed(self._complete([text[:length] for length in lengths]), "choices")
+            return self._rows_of_prompt(list(tokens), wanted)
+        choices = listed(self._complete(beginnings(tokens, wanted)), "choices")
         if len(choices) != wanted:
             raise LargeModelError(f"vLLM told {len(choices)} rows, not {wanted}")
         by_prompt = sorted(choices, key=lambda choice: number(field(choice, "index")))

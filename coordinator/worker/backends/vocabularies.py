@@ -1,12 +1,12 @@
 """Whether a model elsewhere has the small model's vocabulary, as far as that can be found out."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from converters.folder_tokens import tokens_of_folder
 from coordinator.worker.backends.token_bytes import TokenBytes
-from fedpt.errors import ModelFileError, VocabularyMismatchError
+from fedpt.errors import VocabularyMismatchError
 from fedpt.vocabulary import Vocabulary
 
 _AT_ONCE: Final = 128
@@ -21,20 +21,7 @@ def vocabulary_of_folder(folder: Path) -> Vocabulary:
     Raises:
         ModelFileError: There is none, or it cannot be read.
     """
-    path = folder / "tokenizer.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries = content["model"]["vocab"]
-        by_id = (
-            {int(number): token for token, number in entries.items()}
-            if isinstance(entries, dict)
-            else {number: entry[0] for number, entry in enumerate(entries)}  # with their scores
-        )
-        by_id |= {int(one["id"]): one["content"] for one in content.get("added_tokens", [])}
-        tokens = [str(by_id.get(number, f"[PAD{number}]")) for number in range(max(by_id) + 1)]
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ModelFileError(f"cannot read the vocabulary of {path}: {error}") from error
-    return Vocabulary(f"tokenizer of {folder}", tuple(tokens))
+    return Vocabulary(f"tokenizer of {folder}", tokens_of_folder(folder))
 
 
 def require_same_texts(texts: Texts, tokens: TokenBytes, *, server: str) -> int:

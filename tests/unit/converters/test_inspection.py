@@ -76,6 +76,18 @@ def test_a_transformers_folder_is_told(model_folder: Path) -> None:
     assert found.warnings == ()
 
 
+def test_of_several_chat_templates_the_default_is_told(model_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model_folder, tmp_path / "m")
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text()) if path.exists() else {}
+    named = [{"name": "rag", "template": "other"}, {"name": "default", "template": "usual"}]
+    path.write_text(json.dumps(config | {"chat_template": named}))
+    found = inspect(folder)
+    assert found.facts["chat_template"] == "usual"
+    assert found.warnings == ()
+
+
 def test_an_adapter_folder_is_told_with_what_llama_cpp_cannot_do(
     adapter_folder: Path, tmp_path: Path
 ) -> None:

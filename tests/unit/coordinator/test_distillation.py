@@ -1,6 +1,5 @@
 """The distillation loss by its definition, and that a tiny model learns by it."""
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ from fedpt.adapters import require_same_form
 from fedpt.chat import EncodedExample
 from fedpt.errors import TrainingError
 from fedpt.proxy_tuning import PLAIN, Logits, log_softmax
+from tests.fakes.quiet_torch import quiet_torch
 from tests.fakes.tiny_federation import TinyFederation
 
 POSITIONS, VOCABULARY, KEPT = 4, 30, 6
@@ -44,13 +44,8 @@ def full_divergence(teacher: Logits, student: Logits) -> float:
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Without PEFT's own warning, of transformers 6; on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    with quiet_torch():
         yield
-    torch.set_num_threads(before)
 
 
 def test_equal_distributions_do_not_diverge() -> None:

@@ -1,11 +1,9 @@
 """The small model, the examples as its tokens, and a training of them."""
 
-import warnings
 from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
-import torch
 
 from edge_runtime.training.how import How
 from edge_runtime.training.network import Network, open_network
@@ -14,6 +12,7 @@ from edge_runtime.training.trainer import Task
 from fedpt.chat import EncodedExample, encode_example
 from fedpt.drivers.llama import LlamaModel
 from fedpt.gguf_file import read_gguf
+from tests.fakes.quiet_torch import quiet_torch
 from tests.fakes.tiny_federation import EXAMPLES, TinyFederation
 from tests.fakes.wire_messages import PLAN
 
@@ -45,11 +44,6 @@ def open_tiny(tiny: TinyFederation) -> Callable[[How], Network]:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """And PEFT's own warning, of transformers 6, silenced."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+def quiet() -> Iterator[None]:
+    with quiet_torch():
         yield
-    torch.set_num_threads(before)

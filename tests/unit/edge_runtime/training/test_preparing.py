@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_runtime.training.preparing import cut, length_of, prepare
+from edge_runtime.training.preparing import cut, prepare
 from fedpt.drivers.llama import LlamaModel
 from fedpt.errors import DataFileError
 from fedpt.examples import Example
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.llama
 def test_long_examples_are_cut_to_the_room_counted_and_keep_an_answer(model: LlamaModel) -> None:
     whole, short = (prepare(model, EXAMPLES, room=room) for room in (1000, 16))
     assert (whole.truncated, short.truncated) == (0, len(EXAMPLES))
-    assert max(map(length_of, short.kept)) == 16
+    assert max(map(len, short.kept)) == 16
     for before, after in zip(whole.kept, short.kept, strict=True):
         assert after.prompt == before.prompt[-len(after.prompt) :]  # it loses its beginning
         assert after.answer == before.answer[: len(after.answer)]

@@ -10,11 +10,15 @@ from converters.model_source import SourceModel
 from fedpt.errors import ModelFileError
 
 
-def empty_model(source: SourceModel) -> Any:  # Any: transformers has no types
+def empty_model(source: SourceModel, name: str) -> Any:  # Any: transformers has no types
     """The model; buffers such as rotary frequencies are real, for they are in no file.
 
+    Args:
+        source: Whose hyperparameters.
+        name: What an error calls it.
+
     Raises:
-        ModelFileError: The file's hyperparameters make no model.
+        ModelFileError: The hyperparameters make no model.
     """
     settings = {key: value for key, value in source.config.items() if key != "model_type"}
     try:
@@ -23,6 +27,4 @@ def empty_model(source: SourceModel) -> Any:  # Any: transformers has no types
             return AutoModelForCausalLM.from_config(config)
     except (StrictDataclassError, ValueError, ArithmeticError) as error:
         reason = " ".join(str(error).split())
-        raise ModelFileError(
-            f"{source.name}: its hyperparameters make no model: {reason}"
-        ) from error
+        raise ModelFileError(f"{name}: its hyperparameters make no model: {reason}") from error

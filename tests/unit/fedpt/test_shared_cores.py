@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from converters.shared_cores import let_others_run
+from fedpt.shared_cores import let_others_run
 
 
 def test_threads_wait_quietly_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
