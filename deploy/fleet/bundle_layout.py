@@ -10,4 +10,7 @@ OWN_FOLDER: Final = "fedpt"
 
 SUMS: Final = "SHA256SUMS"
 TOKEN: Final = "enrolment.token"
+EXAMPLES: Final = "examples.jsonl"
+"""What the board learns from at first; taken into its store, then wiped."""
+
 IDENTITY: Final = "identity.pem"

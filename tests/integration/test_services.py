@@ -42,7 +42,7 @@ PERIOD_S = 0.4
 def write_device(tiny: TinyFederation, folder: Path, port: int) -> Path:
     path = folder / "device.toml"
     path.write_text(
-        f'name = "kitchen"\nsmall = "{tiny.small}"\ndata = "{tiny.data}"\nstate_dir = "device"\n'
+        f'name = "kitchen"\nsmall = "{tiny.small}"\ndata = "{tiny.store}"\nstate_dir = "device"\n'
         f"[broker]\nport = {port}\n[assistant]\nthreads = 1\n"
     )
     return path
