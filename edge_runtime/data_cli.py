@@ -26,6 +26,8 @@ data = typer.Typer(
 _LARGEST_ID: Final = 2**63 - 1
 _SHOWN: Final = 48
 """Characters of a text in a list."""
+_TOLD: Final = 10
+"""Flagged examples that are told one by one when a file is added."""
 
 Config = Annotated[Path, typer.Option(help="The device's settings, TOML.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -156,13 +158,13 @@ def _facts(file: str, kept: "Sequence[Kept]") -> dict[str, Any]:  # Any: JSON
 def _added_note(file: str, kept: "Sequence[Kept]") -> str:
     facts = _facts(file, kept)
     flagged: dict[int, list[str]] = facts["flagged"]
-    lines = [
-        f"{file}: {facts['new']} new, {facts['known']} known already, {len(flagged)} flagged",
-        *(
-            f"  example {number} seems to hold a secret ({', '.join(kinds)}): not learnt from"
-            for number, kinds in flagged.items()
-        ),
+    lines = [f"{file}: {facts['new']} new, {facts['known']} known already, {len(flagged)} flagged"]
+    lines += [
+        f"  example {number} seems to hold a secret ({', '.join(kinds)}): not learnt from"
+        for number, kinds in list(flagged.items())[:_TOLD]
     ]
+    if len(flagged) > _TOLD:
+        lines.append(f"  … and {len(flagged) - _TOLD} more")
     if flagged:
         lines.append("  look: fedpt device data list --flagged; then: … data allow ID, or remove")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from shutil import copyfile
 from typing import Final
 
 from deploy.fleet.boards import Board
-from deploy.fleet.bundle_layout import EXAMPLES, IDENTITY, OWN_FOLDER, SUMS, TOKEN
+from deploy.fleet.bundle_layout import EXAMPLES, IDENTITY, OWN_FOLDER, SUMS, TAKEN, TOKEN
 from deploy.fleet.cloud_init import FirstBoot, meta_data, network_config, user_data
 from deploy.fleet.network import Network
 from fedpt.errors import FleetError
@@ -159,8 +159,7 @@ def _write_secret(path: Path, content: bytes) -> None:
 
 def _sums(own: Path) -> str:
     """As sha256sum reads them; without what is taken away at the first boot."""
-    taken = (TOKEN, EXAMPLES)
-    listed = sorted(path for path in own.rglob("*") if path.is_file() and path.name not in taken)
+    listed = sorted(path for path in own.rglob("*") if path.is_file() and path.name not in TAKEN)
     return "".join(f"{sha256_file(path)}  {path.relative_to(own).as_posix()}\n" for path in listed)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from fedpt.errors import DataFileError, FedptError, StorageError
+from fedpt.files import fsync
 
 _MAGIC: Final = b"SQLite format 3\0"
 """What every SQLite file begins with."""
@@ -70,6 +71,7 @@ def create(path: Path) -> None:
             _give_to_owner_of(path.parent, aside)
             with contextlib.suppress(FileExistsError):  # another process was faster
                 os.link(aside, path)
+            fsync(path.parent)
     except OSError as error:
         raise StorageError(
             f"cannot make {path}: {error.strerror or error}; choose another folder for data"
@@ -90,6 +92,7 @@ def opened(path: Path, *, patience_s: float, may_write: bool) -> Iterator[sqlite
         StorageError: The disk is full, the file read-only, or others keep it locked.
     """
     with translated(path), closing(_connected(path, patience_s)) as database:
+        database.execute(f"PRAGMA query_only = {not may_write}")
         database.execute("BEGIN IMMEDIATE" if may_write else "BEGIN")
         try:
             yield database

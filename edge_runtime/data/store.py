@@ -23,7 +23,10 @@ from fedpt.examples import Example
 PATIENCE_S: Final = 30.0
 """A slow card writes thousands of examples in less."""
 
-_GIVE_PLACE: Final = "UPDATE examples SET place = COALESCE(place, (SELECT COALESCE(MAX(place), 0) + 1 FROM examples))"
+_GIVE_PLACE: Final = (
+    "UPDATE examples SET place ="
+    " COALESCE(place, (SELECT COALESCE(MAX(place), 0) + 1 FROM examples))"
+)
 """The next one, to whoever has none."""
 
 
@@ -86,8 +89,11 @@ class DataStore:
         """
         if not self.path.exists():
             create(self.path)
+        looked_at = [(one, secret_kinds(_texts(one))) for one in examples]  # nobody waits for this
         with opened(self.path, patience_s=self._patience_s, may_write=True) as database:
-            return [_keep(database, one, allow_flagged=allow_flagged) for one in examples]
+            return [
+                _keep(database, one, kinds, allow_flagged=allow_flagged) for one, kinds in looked_at
+            ]
 
     def allow(self, ids: Sequence[int]) -> None:
         """Have flagged examples trained on; those that are already stay so.
@@ -211,17 +217,21 @@ class DataStore:
         return f"{self.path} holds no examples to train on: fedpt device data add"
 
 
-def _keep(database: sqlite3.Connection, example: Example, *, allow_flagged: bool) -> Kept:
+def _texts(example: Example) -> tuple[str, str, str]:
+    return example.system, example.prompt, example.answer
+
+
+def _keep(
+    database: sqlite3.Connection, example: Example, kinds: tuple[str, ...], *, allow_flagged: bool
+) -> Kept:
     """Add one example, or find it."""
     digest = digest_of(example)
-    texts = (example.system, example.prompt, example.answer)
-    kinds = secret_kinds(texts)
     is_new = _find(database, digest) is None
     if is_new:
         database.execute(
             "INSERT INTO examples (digest, system, question, answer, secrets, added_unix_s)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (digest, *texts, "\n".join(kinds), time.time()),
+            (digest, *_texts(example), "\n".join(kinds), time.time()),
         )
     if allow_flagged or (is_new and not kinds):
         database.execute(f"{_GIVE_PLACE} WHERE digest = ?", (digest,))

@@ -74,6 +74,13 @@ def test_files_of_all_forms_are_added_and_what_became_of_them_told(board: Board)
     assert Example("Sum up\n\na b c", "abc") in board.store.usable().values()
 
 
+def test_of_many_flagged_examples_the_first_are_told(board: Board) -> None:
+    cards = [CARD.replace("my card", f"card {number}") for number in range(14)]
+    lines = board.done("add", board.file("cards.jsonl", *cards)).splitlines()
+    assert len(lines) == 13
+    assert lines[-2] == "  … and 4 more"
+
+
 def test_standard_input_is_added_and_told_as_json(board: Board) -> None:
     told = json.loads(board.done("add", "-", "--json", given=f"{PAIR}\n{CARD}\n"))
     assert told == {"file": "-", "new": 2, "known": 0, "flagged": {"2": ["card number"]}}

@@ -68,6 +68,22 @@ def test_what_is_read_is_one_state_of_the_store(path: Path) -> None:
         assert database.execute("SELECT COUNT(*) FROM examples").fetchone() == before
 
 
+def test_who_only_reads_cannot_write(path: Path) -> None:
+    with (
+        pytest.raises(StorageError, match="cannot write"),
+        opened(path, patience_s=1, may_write=False) as database,
+    ):
+        database.execute("DELETE FROM examples")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12345)
+    create(tmp_path / "private.db")
+    made = (tmp_path / "private.db").stat()
+    assert (made.st_uid, made.st_gid) == (12345, 12345)
+
+
 def test_who_reads_does_not_wait_for_who_writes_and_who_writes_says_that_it_waited(
     path: Path,
 ) -> None:
