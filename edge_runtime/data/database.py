@@ -42,6 +42,16 @@ CREATE TABLE examples (
 """
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file, ours or not.
+
+    Raises:
+        StorageError: We may not look.
+    """
+    with _readable(path):
+        return path.exists()
+
+
 def is_database(path: Path) -> bool:
     """Whether it is a SQLite file, ours or not; False where there is no file."""
     try:

@@ -3,8 +3,8 @@
 Every call is one transaction on a connection of its own, so any number of threads and processes may
 use a store at once: the daemon, its training, command lines.
 
-An example is *usable* once it has a place in the order of training. Places only ever grow, so the
-examples up to a place are the same ones however many are added or allowed later.
+An example is *usable* once it has a place in the order of training. A new one's place is after all
+others, so those up to a place stay the same however many are added or allowed later.
 """
 
 import sqlite3
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from edge_runtime.data.database import create, opened, wipe_log
+from edge_runtime.data.database import create, is_there, opened, wipe_log
 from edge_runtime.data.sameness import digest_of
 from edge_runtime.data.secrets import secret_kinds
 from fedpt.errors import DataFileError, UsageError
@@ -87,7 +87,7 @@ class DataStore:
             DataFileError: The store is damaged.
             StorageError: It cannot be written.
         """
-        if not self.path.exists():
+        if not is_there(self.path):
             create(self.path)
         looked_at = [(one, secret_kinds(_texts(one))) for one in examples]  # nobody waits for this
         with opened(self.path, patience_s=self._patience_s, may_write=True) as database:
@@ -190,14 +190,14 @@ class DataStore:
             raise DataFileError(f"{self.path} is damaged: {' '.join(faults[0].split())}")
 
     def _read(self, query: str, *values: object) -> list[Any]:  # Any: rows, as the query has them
-        if not self.path.exists():
+        if not is_there(self.path):
             return []
         with opened(self.path, patience_s=self._patience_s, may_write=False) as database:
             return database.execute(query, values).fetchall()
 
     def _change(self, statement: str, ids: Sequence[int]) -> None:
         """One that names an id, for each of them or for none."""
-        if not self.path.exists():
+        if not is_there(self.path):
             raise UsageError(f"{self.path} holds no examples yet")
         with opened(self.path, patience_s=self._patience_s, may_write=True) as database:
             for one in dict.fromkeys(ids):

@@ -1,9 +1,12 @@
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from fedpt.errors import DataFileError, FedptError, StorageError
 from fedpt.examples import Example
 
 ONE = Example("a", "b")
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 MANY = [Example(f"question {number}", "answer") for number in range(50)]
 
 
@@ -76,7 +81,34 @@ def test_who_only_reads_cannot_write(path: Path) -> None:
         database.execute("DELETE FROM examples")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@needs_root
+def test_whoever_may_not_look_or_write_is_told_whose_it_is(path: Path) -> None:
+    hidden = path.parent
+    hidden.chmod(0o700)
+    store = DataStore(path)
+    with somebody_else(), pytest.raises(StorageError, match=r"cannot open .*run as its owner"):
+        store.counts()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        read_only = Path(folder) / "private.db"
+        shutil.copyfile(path, read_only)
+        read_only.chmod(0o400)
+        os.chown(read_only, NOBODY, NOBODY)
+        store = DataStore(read_only)
+        with somebody_else(), pytest.raises(StorageError, match=r"cannot write .*its owner"):
+            store.add([ONE])
+
+
+@needs_root
 def test_what_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, 12345)
     create(tmp_path / "private.db")
