@@ -72,7 +72,7 @@ def create(path: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             aside = Path(folder) / path.name
             aside.touch(mode=0o600)
-            with translated(aside), closing(sqlite3.connect(aside)) as database:
+            with translated(path), closing(sqlite3.connect(aside)) as database:
                 database.execute("PRAGMA journal_mode = WAL")
                 database.executescript(
                     f"BEGIN; {_TABLES} PRAGMA application_id = {_APPLICATION};"
@@ -115,8 +115,10 @@ def opened(path: Path, *, patience_s: float, may_write: bool) -> Iterator[sqlite
 def wipe_log(path: Path, *, patience_s: float) -> None:
     """Bring what the log holds into the file, where removed texts are zeros, and empty the log.
 
+    Where somebody reads right now, that happens when the last of them is done.
+
     Raises:
-        StorageError: Others keep it locked: then it happens when the last of them is done.
+        StorageError: The disk cannot be written.
     """
     with translated(path), closing(_connected(path, patience_s)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
