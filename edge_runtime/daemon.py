@@ -18,12 +18,12 @@ from converters.adapter_to_gguf import convert_adapter
 from edge_runtime import planner, transitions
 from edge_runtime.api.local_api import LocalApi
 from edge_runtime.assistant import Assistant
+from edge_runtime.data.counting import ExampleCounter
 from edge_runtime.drivers.enrolment import IdentityKeeper
 from edge_runtime.drivers.outbox import Outbox
 from edge_runtime.drivers.sessions import next_session
 from edge_runtime.drivers.trainer import Trainer
 from edge_runtime.drivers.worker_desk import WorkerDesk
-from edge_runtime.lessons import LessonBook
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.state import (
     AdapterFetched,
@@ -125,7 +125,7 @@ class DeviceDaemon:
         self._progress = 0.0
         self._status_sent: tuple[DeviceStatus | None, float] = (None, 0.0)
         self._bytes_at_round_start = 0
-        self._lessons = LessonBook(settings.data)
+        self._examples = ExampleCounter(settings.data)
         finish_interrupted_switch(settings)
         self._model = LlamaModel(settings.small)
         self._weights = weights_sha256(self._model.file)
@@ -144,9 +144,7 @@ class DeviceDaemon:
             publish=self._publish_now,
         )
         self._assistant = Assistant(self._model, settings.assistant, large=self._large.access)
-        self._api = LocalApi(
-            self._assistant, settings, status=self._describe, lessons=self._lessons
-        )
+        self._api = LocalApi(self._assistant, settings, status=self._describe)
         self._link = MqttLink(
             settings.broker,
             self._device,
@@ -474,7 +472,7 @@ class DeviceDaemon:
         return DeviceStatus(
             session=self._session,
             activity="training" if self._state.is_training else "idle",
-            example_count=self._lessons.example_count,
+            example_count=self._examples.counts.usable,
             small_weights=self._weights,
             adapter=self._state.served,
             training_done=round(self._progress, 2) if self._state.is_training else 0.0,
@@ -501,6 +499,7 @@ class DeviceDaemon:
         return {
             "device": self._device,
             "connected": self._link.is_connected,
+            "flagged_count": self._examples.counts.flagged,
             **{name: getattr(status, name) for name in status.__struct_fields__},
         }
 

@@ -15,7 +15,6 @@ from starlette.types import ASGIApp
 
 from edge_runtime.api.auth import DoorRules, read_token
 from edge_runtime.api.server import ApiServer, ServedAssistant
-from edge_runtime.lessons import LessonBook
 from edge_runtime.settings import ApiSettings, DeviceSettings
 
 _logger = logging.getLogger(__name__)
@@ -32,7 +31,6 @@ class LocalApi:
         settings: DeviceSettings,
         *,
         status: Callable[[], dict[str, object]],
-        lessons: LessonBook | None = None,
     ) -> None:
         """Make it; nothing listens yet.
 
@@ -40,15 +38,12 @@ class LocalApi:
             assistant: Who answers.
             settings: The device's.
             status: Tells how the device is.
-            lessons: Where what it is taught goes; None: to the device's data file.
 
         Raises:
             SettingsError: The token's file cannot be read.
         """
         self._socket = settings.socket
-        self._server = ApiServer(
-            assistant, settings, status=status, lessons=lessons or LessonBook(settings.data)
-        )
+        self._server = ApiServer(assistant, settings, status=status)
         self._doors = [
             _Door("local-api", self._server.on_socket(), lambda: _listen_locally(self._socket))
         ]
