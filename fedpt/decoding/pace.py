@@ -4,9 +4,9 @@ With acceptance a, r rows give (1 - a^r) / (1 - a) tokens on average. They take 
 large model's time for r rows, or that of drafting the next r if it is longer, for drafts are made
 while a reply is awaited; and, when a draft was wrong, the drafting of r new ones.
 
-The large model's time grows by a straight line from two rows on. A single row may take far less than
-that line says: on processors llama.cpp multiplies by vectors otherwise than by matrices, and two
-tokens were seen to cost thrice as much as one.
+The large model's time grows by a straight line from two rows on. A single row may take far less
+than that line says: on processors llama.cpp multiplies by vectors otherwise than by matrices, and
+two tokens were seen to cost thrice as much as one.
 """
 
 from collections.abc import Callable
