@@ -17,6 +17,7 @@ from edge_runtime.api.auth import DoorRules, read_token
 from edge_runtime.api.server import ApiServer, ServedAssistant
 from edge_runtime.lessons import LessonBook
 from edge_runtime.settings import ApiSettings, DeviceSettings
+from edge_runtime.training_view import TrainingView
 
 _logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class LocalApi:
         settings: DeviceSettings,
         *,
         status: Callable[[], dict[str, object]],
+        training: Callable[[], TrainingView] = TrainingView,
         lessons: LessonBook | None = None,
     ) -> None:
         """Make it; nothing listens yet.
@@ -40,6 +42,7 @@ class LocalApi:
             assistant: Who answers.
             settings: The device's.
             status: Tells how the device is.
+            training: Tells how its training is.
             lessons: Where what it is taught goes; None: to the device's data file.
 
         Raises:
@@ -47,7 +50,11 @@ class LocalApi:
         """
         self._socket = settings.socket
         self._server = ApiServer(
-            assistant, settings, status=status, lessons=lessons or LessonBook(settings.data)
+            assistant,
+            settings,
+            status=status,
+            training=training,
+            lessons=lessons or LessonBook(settings.data),
         )
         self._doors = [
             _Door("local-api", self._server.on_socket(), lambda: _listen_locally(self._socket))
