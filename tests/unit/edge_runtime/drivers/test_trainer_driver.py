@@ -133,7 +133,7 @@ def test_a_paused_training_does_no_step_and_counts_no_second(
 
 def test_the_result_says_how_long_it_was_paused(tiny: TinyFederation, tmp_path: Path) -> None:
     daemon, trainer = Daemon(), Trainer(settings(tiny, tmp_path))
-    plan = TrainingPlan(epochs=60, learning_rate=1e-3, batch_examples=2, context_tokens=64)
+    plan = TrainingPlan(epochs=20, learning_rate=1e-3, batch_examples=2, context_tokens=64)
     daemon.start(trainer, tiny.adapter_blob, plan)
     daemon.steps.get(timeout=PATIENCE_S)
     trainer.pause()
