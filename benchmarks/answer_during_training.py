@@ -35,7 +35,6 @@ from fedpt.chat import ChatMessage
 from fedpt.drivers.llama import LlamaModel
 from fedpt.examples import Example, read_examples
 from fedpt.gguf_file import weights_sha256
-from fedpt.shared_cores import let_others_run
 from fedpt.wire.messages import RoundAnnouncement, SteeringCoefficients, TrainingPlan
 
 _NONE, _HALTED, _BESIDE = "no training", "training, halted", "training, not halted"
@@ -61,7 +60,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and tell."""
     flags = _flags().parse_args(argv)
     subject = subject_of(flags)
-    let_others_run()
     report = Report("answer_during_training", subject)
     with ExitStack() as stack:
         model = stack.enter_context(LlamaModel(subject.small))

@@ -67,7 +67,7 @@ class TrainingDesk:
         self._sensors = sensors or BoardSensors(settings.state_dir)
         self._on_step = on_step
         self._on_over = on_over
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._around = Surroundings()
         self._readings = Readings()
         self._looked_at = float("-inf")
@@ -80,19 +80,18 @@ class TrainingDesk:
         Raises:
             FedptError: It cannot be started.
         """
-        with self._lock:
-            self._look()
-            if not training_pauses.may_start(self._around, self._rules, time.monotonic()):
-                return False
-            name = f"{announcement.adapter.sha256} {self._device}"  # the same after a restart
-            self._step, self._gave_way = None, False
-            self._trainer.start(
-                announcement,
-                store.path(announcement.adapter.sha256),
-                seed=zlib.crc32(name.encode()),
-                on_step=self._on_step,
-                on_end=lambda *end: self._on_over(self._over(announcement, *end)),
-            )
+        self._look()
+        if not training_pauses.may_start(self._around, self._rules, time.monotonic()):
+            return False
+        name = f"{announcement.adapter.sha256} {self._device}"  # the same after a restart
+        self._step, self._gave_way = None, False
+        self._trainer.start(
+            announcement,
+            store.path(announcement.adapter.sha256),
+            seed=zlib.crc32(name.encode()),
+            on_step=self._on_step,
+            on_end=lambda *end: self._on_over(self._over(announcement, *end)),
+        )
         _logger.info("training started", extra={"round": announcement.round})
         return True
 
@@ -102,21 +101,16 @@ class TrainingDesk:
 
     def watch(self) -> None:
         """Look at the board now and then; pause training, let it go on, or end it for now."""
+        self._look()
         with self._lock:
-            self._look()
-            if self._trainer.pid is None:
-                self._trainer.go_on()  # it has ended while it was paused: that pause is over
-                return
             order = training_pauses.order(self._around, self._rules, time.monotonic())
-            match order:
-                case "run":
-                    self._trainer.go_on()
-                case "pause":
-                    self._trainer.pause()
-                case "end":
-                    self._gave_way = True
-        if order == "end":
+            if order == "run" or self._trainer.pid is None:
+                self._trainer.go_on()
+            elif order == "pause":
+                self._trainer.pause()
+        if order == "end" and self._trainer.pid is not None:
             _logger.info("training ends for now: %s", self.view.why_not)
+            self._gave_way = True
             self._trainer.stop()
 
     @contextmanager
@@ -187,6 +181,7 @@ class TrainingDesk:
             )
 
     def _look(self) -> None:
+        """On the daemon's thread only, and without the lock: a sensor may be slow."""
         now = time.monotonic()
         if now - self._looked_at < _LOOK_EVERY_S:
             return
@@ -196,7 +191,8 @@ class TrainingDesk:
         # local time: that is what people's nights and tariffs go by
         clock = datetime.now().astimezone().time()
         failing = training_conditions.failing(self._readings, self._rules, clock, before=before)
-        self._around = training_pauses.judged(self._around, failing, now)
+        with self._lock:
+            self._around = training_pauses.judged(self._around, failing, now)
         if before.keys() != failing.keys():
             _logger.info("conditions for training: %s", "; ".join(failing.values()) or "all hold")
 

@@ -111,9 +111,11 @@ class Trainer:
             self._paused_at = time.monotonic()
 
     def go_on(self) -> None:
-        """Let it run again, if it is paused."""
-        if self._child is not None and self.is_paused:
-            self._paused_s, self._paused_at = self.paused_s, None
+        """Let it run again, if it is paused; of one that has ended, the pause ends."""
+        if self._paused_at is None:
+            return
+        self._paused_s, self._paused_at = self.paused_s, None
+        if self._child is not None:
             write_paused(self._folder, self._paused_s)
             self._child.go_on()
 
