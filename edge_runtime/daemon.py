@@ -185,8 +185,9 @@ class DeviceDaemon:
                 self._execute_plan()
                 self._training.watch()
                 self._step_releases()
-                self._teller.tell(self._status(), time.monotonic())
-                self._service.status(self._summary())
+                status = self._status()
+                self._teller.tell(status, time.monotonic())
+                self._service.status(self._summary(status))
                 self._watchdog.beat(self._dead_parts())
         finally:
             self._shut_down()
@@ -435,14 +436,13 @@ class DeviceDaemon:
             "failing_conditions": dict(training.failing),
         }
 
-    def _summary(self) -> str:
+    def _summary(self, status: DeviceStatus) -> str:
         """For the service manager: one line."""
         if self._state.fault:
             return self._state.fault
         announcement = self._state.announcement
         if announcement is None:
             return "waits for the coordinator"
-        status = self._status()
         is_training = status.activity == "training"
         what = f"training, {status.training_done:.0%}" if is_training else announcement.phase
         return f"round {announcement.round}: {what}" + (status.waiting and f"; {status.waiting}")

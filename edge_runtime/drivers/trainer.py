@@ -36,6 +36,20 @@ _OUT_OF_MEMORY: Final = "std::bad_alloc"
 """What C++ says when it ends a process because nobody catches that in one of its threads."""
 
 
+def reason_of(code: int, errors: str) -> str:
+    """Why a training process has left no result, in one line.
+
+    Its own last line, unless a signal ended it: that line is then about something else.
+    """
+    if code == -signal.SIGKILL:
+        return f"its process was ended by signal {-code}, as the system does when memory is short"
+    if code < 0 and _OUT_OF_MEMORY in errors:
+        return f"its process needed more memory than it may take; {MEMORY_ADVICE}"
+    if code < 0:
+        return f"its process was ended by signal {-code}"
+    return errors.strip().rpartition("\n")[2] or f"its process ended with code {code}"
+
+
 class Trainer:
     """At most one training at a time, in a folder of its own."""
 
@@ -147,17 +161,6 @@ def _collect(folder: Path, code: int, errors: str, on_end: OnEnd) -> None:
         update = (folder / UPDATE_NAME).read_bytes()
     except (FedptError, OSError):
         _logger.warning("training failed", extra={"exit_code": code, "output": errors[-2000:]})
-        on_end(None, b"", _reason(code, errors))
+        on_end(None, b"", reason_of(code, errors))
         return
     on_end(result, update, "")
-
-
-def _reason(code: int, errors: str) -> str:
-    """Its last line, unless a signal ended it: that line is then about something else."""
-    if code == -signal.SIGKILL:
-        return f"its process was ended by signal {-code}, as the system does when memory is short"
-    if code < 0 and _OUT_OF_MEMORY in errors:
-        return f"its process needed more memory than it may take; {MEMORY_ADVICE}"
-    if code < 0:
-        return f"its process was ended by signal {-code}"
-    return errors.strip().rpartition("\n")[2] or f"its process ended with code {code}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.drivers.trainer import Trainer
+from edge_runtime.drivers.trainer import Trainer, reason_of
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.training_job import TrainingResult, TrainingStep
 from fedpt.adapters import adapter_from_bytes, require_same_form
@@ -103,6 +103,24 @@ def test_a_training_goes_on_where_its_process_was_killed(
     again.start(trainer, tiny.adapter_blob, FOR_EVER)
     assert again.steps.get(timeout=PATIENCE_S).done >= 5
     trainer.stop()
+
+
+@pytest.mark.parametrize(
+    ("code", "errors", "reason"),
+    [
+        (1, "a warning\nthe data is empty\n", "the data is empty"),
+        (3, "", "its process ended with code 3"),
+        (-11, "a warning", "its process was ended by signal 11"),
+        (-9, "", "its process was ended by signal 9, as the system does when memory is short"),
+        (
+            -6,
+            "terminate called after throwing an instance of 'std::bad_alloc'\n  what(): ...",
+            "its process needed more memory than it may take; raise training_memory_mb, or unset it",
+        ),
+    ],
+)
+def test_why_a_process_left_nothing_is_one_line(code: int, errors: str, reason: str) -> None:
+    assert reason_of(code, errors) == reason
 
 
 def test_a_paused_training_does_no_step_and_counts_no_second(
