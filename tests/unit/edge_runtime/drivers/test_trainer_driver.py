@@ -12,7 +12,7 @@ import pytest
 
 from edge_runtime.drivers.trainer import Trainer, reason_of
 from edge_runtime.settings import DeviceSettings
-from edge_runtime.training_job import TrainingResult, TrainingStep
+from edge_runtime.training_job import MEMORY_ADVICE, TrainingResult, TrainingStep
 from fedpt.adapters import adapter_from_bytes, require_same_form
 from fedpt.kernel_memory import memory_bytes
 from fedpt.wire.messages import TrainingPlan
@@ -115,7 +115,7 @@ def test_a_training_goes_on_where_its_process_was_killed(
         (
             -6,
             "terminate called after throwing an instance of 'std::bad_alloc'\n  what(): ...",
-            "its process needed more memory than it may take; raise training_memory_mb, or unset it",
+            f"its process needed more memory than it may take; {MEMORY_ADVICE}",
         ),
     ],
 )
