@@ -118,7 +118,7 @@ class _Bench:
         ):
             return self._ask_all(
                 assistant,
-                before=partial(_wait, lambda: not desk.view.is_paused),
+                before=partial(_wait_for_work, desk),
                 paused_s=lambda: desk.view.paused_s,
             )
 
@@ -239,6 +239,12 @@ def _ask(assistant: Assistant, example: Example) -> AnswerSummary:
     )
     assert isinstance(summary, AnswerSummary)  # it comes last
     return summary
+
+
+def _wait_for_work(desk: TrainingDesk) -> None:
+    """Until it has got on by a step: it runs, and its share of the processor is spent."""
+    before = desk.view.step
+    _wait(lambda: desk.view.step != before)
 
 
 def _wait(claim: Callable[[], bool]) -> None:

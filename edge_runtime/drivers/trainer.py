@@ -32,6 +32,8 @@ OnEnd = Callable[[TrainingResult | None, bytes, str], None]
 """Result and update's blob, or None, nothing, and the reason."""
 
 
+_CRASHES: Final = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
+"""Native code that does not look whether it was given memory ends so."""
 _OUT_OF_MEMORY: Final = "std::bad_alloc"
 """What C++ says when it ends a process because nobody catches that in one of its threads."""
 
@@ -45,6 +47,8 @@ def reason_of(code: int, errors: str) -> str:
         return f"its process was ended by signal {-code}, as the system does when memory is short"
     if code < 0 and _OUT_OF_MEMORY in errors:
         return f"its process needed more memory than it may take; {MEMORY_ADVICE}"
+    if -code in _CRASHES:
+        return f"its process was ended by signal {-code}: a crash, or it was refused memory"
     if code < 0:
         return f"its process was ended by signal {-code}"
     return errors.strip().rpartition("\n")[2] or f"its process ended with code {code}"
@@ -160,7 +164,10 @@ def _collect(folder: Path, code: int, errors: str, on_end: OnEnd) -> None:
         result = read_result(folder, TrainingResult)
         update = (folder / UPDATE_NAME).read_bytes()
     except (FedptError, OSError):
-        _logger.warning("training failed", extra={"exit_code": code, "output": errors[-2000:]})
+        log = (
+            _logger.info if code == -signal.SIGTERM else _logger.warning
+        )  # that is what `stop` does
+        log("training left no update", extra={"exit_code": code, "output": errors[-2000:]})
         on_end(None, b"", reason_of(code, errors))
         return
     on_end(result, update, "")
