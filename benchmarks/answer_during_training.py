@@ -25,6 +25,7 @@ from benchmarks.report import Report, Target
 from benchmarks.subject import Subject, arguments, subject_of
 from converters.tensor_names import linear_shapes
 from edge_runtime.assistant import Assistant
+from edge_runtime.data.store import DataStore
 from edge_runtime.question import AnswerSummary, Question
 from edge_runtime.settings import AssistantSettings, DeviceSettings, TrainingConditions
 from edge_runtime.training_desk import TrainingDesk, TrainingOver
@@ -165,10 +166,12 @@ class _Bench:
             pause_for_answers=is_halted,
             answer_grace_s=_GRACE_S,
         )
+        data = DataStore(folder / "private.db")
+        data.add(read_examples(self._subject.data))
         return DeviceSettings(
             name="measured",
             small=self._subject.small,
-            data=self._subject.data,
+            data=data.path,
             state_dir=folder,
             training_niceness=self._niceness,
             training_conditions=conditions,

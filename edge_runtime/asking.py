@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from edge_runtime.consent import SharePolicy
-from edge_runtime.lessons import Learnt, Lesson, LessonBook
+from edge_runtime.lessons import Learnt, Lesson, learn
 from edge_runtime.question import AnswerSummary, Notice, Piece, Question
 from fedpt.errors import UsageError
 
@@ -63,21 +63,15 @@ def open_source(stack: ExitStack, config: Path | None, models: Models | None) ->
 
 
 def teach_device(config: Path, lesson: Lesson) -> Learnt:
-    """Add a lesson to a device's examples: its daemon does, or we while there is none.
+    """Add a lesson to a device's examples, whether its daemon runs or not.
 
     Raises:
-        FedptError: The lesson or the device's settings cannot be used, or the file not written.
+        FedptError: The lesson or the device's settings cannot be used, or the store not written.
     """
-    from edge_runtime.drivers.local_client import is_served, teach_daemon
     from edge_runtime.settings import ENVIRONMENT_PREFIX, DeviceSettings
-    from fedpt.folder_lock import sole_use_of
     from fedpt.settings import load
 
-    settings = load(DeviceSettings, toml=config, prefix=ENVIRONMENT_PREFIX)
-    if is_served(settings.socket):
-        return teach_daemon(settings.socket, lesson)
-    with sole_use_of(settings.state_dir, user="device"):
-        return LessonBook(settings.data).add(lesson)
+    return learn(load(DeviceSettings, toml=config, prefix=ENVIRONMENT_PREFIX).data, lesson)
 
 
 @contextmanager

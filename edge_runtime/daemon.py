@@ -17,12 +17,12 @@ from edge_runtime import planner, transitions
 from edge_runtime.adapter_desk import AdapterFetch, AdapterSwitch
 from edge_runtime.api.local_api import LocalApi
 from edge_runtime.assistant import Assistant
+from edge_runtime.data.counting import ExampleCounter
 from edge_runtime.drivers.enrolment import IdentityKeeper
 from edge_runtime.drivers.outbox import Outbox
 from edge_runtime.drivers.sessions import next_session
 from edge_runtime.drivers.status_teller import StatusTeller, status_publication
 from edge_runtime.drivers.worker_desk import WorkerDesk
-from edge_runtime.lessons import LessonBook
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.state import (
     AdapterFetched,
@@ -110,7 +110,7 @@ class DeviceDaemon:
         self._store = BlobStore(settings.state_dir / "blobs")
         self._outbox = Outbox(settings.state_dir / "outbox")
         self._training = TrainingDesk(settings, on_step=self._inbox.put, on_over=self._inbox.put)
-        self._lessons = LessonBook(settings.data)
+        self._examples = ExampleCounter(settings.data)
         finish_interrupted_switch(settings)
         self._model = LlamaModel(settings.small)
         self._weights = weights_sha256(self._model.file)
@@ -140,7 +140,6 @@ class DeviceDaemon:
             settings,
             status=self._describe,
             training=lambda: self._training.view,
-            lessons=self._lessons,
         )
         self._link = MqttLink(
             settings.broker,
@@ -414,7 +413,7 @@ class DeviceDaemon:
         return DeviceStatus(
             session=self._session,
             activity="training" if self._state.is_training else "idle",
-            example_count=self._lessons.example_count,
+            example_count=self._examples.counts.usable,
             small_weights=self._weights,
             adapter=self._state.served,
             training_done=training.done,
@@ -431,6 +430,7 @@ class DeviceDaemon:
         return {
             "device": self._device,
             "connected": self._link.is_connected,
+            "flagged_count": self._examples.counts.flagged,
             **msgspec.to_builtins(self._status()),
             "readings": asdict(training.readings),
             "failing_conditions": dict(training.failing),

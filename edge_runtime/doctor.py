@@ -12,11 +12,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from edge_runtime.board_checks import swap, temperature, throttling
+from edge_runtime.data.store import DataStore
 from edge_runtime.settings import ENVIRONMENT_PREFIX, DeviceSettings
 from edge_runtime.updates.boot_guard import BOOT_FILE, Record, read_records
 from fedpt.doctor import Check, Finding, fault, ok, warning
 from fedpt.errors import DeviceDownError, SettingsError
-from fedpt.examples import read_examples
 from fedpt.folder_lock import holder_of
 from fedpt.health_checks import clock, disk_space, free_memory, model_file, service, state_folder
 from fedpt.identity_checks import identity, private_file
@@ -59,14 +59,21 @@ def private_data(path: Path | None) -> Iterator[Finding]:
     """Whether there is something to train on.
 
     Raises:
-        DataFileError: It cannot be read: what the doctor then tells.
+        FedptError: The store is damaged or cannot be read: what the doctor then tells.
     """
     if path is None:
         yield ok("private data: none; this device only answers")
-    elif not path.exists():
-        yield fault(f"private data: no file {path}", "write examples there, or unset data")
+        return
+    store = DataStore(path)
+    store.require_sound()
+    counts = store.counts()
+    if counts.flagged:
+        what = f"private data: {counts.flagged} examples seem to hold secrets and are not learnt"
+        yield warning(what, "fedpt device data list --flagged, then allow or remove them")
+    if counts.usable:
+        yield ok(f"private data: {counts.usable} examples in {path}")
     else:
-        yield ok(f"private data: {len(read_examples(path))} examples in {path}")
+        yield warning(f"private data: no examples in {path} to learn from", "fedpt device data add")
 
 
 def judge_status(status: dict[str, Any]) -> Finding:  # Any: the daemon's JSON

@@ -6,16 +6,18 @@ from datetime import time
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedpt.files import sha256_bytes
 from fedpt.settings import BrokerSettings, Name, Settings
 
 ENVIRONMENT_PREFIX: Final = "FEDPT_DEVICE"
 
-
 _LONGEST_SOCKET_PATH: Final = 100
 """Unix sockets have 108 bytes for their path, on some systems 104."""
+
+_TEXT_SUFFIXES: Final = (".jsonl", ".json", ".txt")
+"""Of files that people make; a data store is ours."""
 
 
 class AssistantSettings(Settings):
@@ -166,7 +168,7 @@ class DeviceSettings(Settings):
     federation: Name = Field("home", description="the federation that it belongs to")
     small: Path = Field(description="the small model, a GGUF file")
     data: Path | None = Field(
-        None, description="private examples, JSONL; unset: this device only answers"
+        None, description="store of private examples, SQLite; unset: this device only answers"
     )
     state_dir: Path = Field(description="folder for adapters and updates")
     broker: BrokerSettings = BrokerSettings()
@@ -196,6 +198,16 @@ class DeviceSettings(Settings):
     training_niceness: int = Field(10, ge=0, le=19, description="19 gives way to everything else")
     training_conditions: TrainingConditions = TrainingConditions()
     connect_timeout_s: float = Field(30.0, gt=0, description="wait for the broker at the start, s")
+
+    @field_validator("data")
+    @classmethod
+    def _refuse_plain_text(cls, path: Path | None) -> Path | None:
+        if path is not None and path.suffix in _TEXT_SUFFIXES:
+            raise ValueError(
+                f'{path} is no data store: set data = "{path.with_suffix(".db")}", then put your'
+                f" examples into it: fedpt device data add {path} --config …"
+            )
+        return path
 
     @property
     def socket(self) -> Path:

@@ -14,7 +14,7 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 def train(
     base: Annotated[Path, typer.Option(help="The small model, GGUF: the file that serves.")],
-    data: Annotated[Path, typer.Option(help="Examples, JSONL: Dolly, Alpaca or chat messages.")],
+    data: Annotated[Path, typer.Option(help="Examples: JSONL, or a device's data store.")],
     out: Annotated[Path, typer.Option(help="Folder for the adapter and the report.")],
     adapter: Annotated[
         Path | None, typer.Option(help="PEFT adapter's folder to start from; unset: a new one.")

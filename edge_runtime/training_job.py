@@ -20,12 +20,15 @@ _PAUSED_NAME: Final = "paused"
 
 
 class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
-    """Train `adapter` on `data` with `small` frozen under it."""
+    """Train `adapter` on examples of `data` with `small` frozen under it."""
 
     small: str
     adapter: str
     """File with the blob of the adapter to start from."""
     data: str
+    """The device's store."""
+    up_to_place: int
+    """What was usable in it when the training began, see `data.store`; what came later waits."""
     plan: TrainingPlan
     seed: int
     threads: int

@@ -31,7 +31,7 @@ Check = Callable[[], Iterable[Finding]]
 _MARKS: Final[dict[Level, str]] = {"ok": "✓", "warning": "!", "fault": "✗"}
 _ADVICE: Final = {
     "model_file": "copy or make it again: fedpt convert model --help",
-    "data_file": "mend that line, or take it out",
+    "data_file": "mend that line, or the file as it says",
     "artifact": "ls -l it, and put the right file there",
     "storage": "ls -l it; run as the service's user: sudo -u fedpt fedpt …",
 }

@@ -29,13 +29,22 @@ def read_examples(path: Path) -> list[Example]:
         DataFileError: The file is missing, empty, not UTF-8, or has a bad line (its number is
             told). The command line prints it; a device reports it in its status.
     """
+    return parse_examples(_content_of(path), name=str(path))
+
+
+def parse_examples(content: bytes, *, name: str) -> list[Example]:
+    """The same, of a file's content; `name` says whose, for messages.
+
+    Raises:
+        DataFileError: As `read_examples`.
+    """
     examples = [
-        _parse_example(line, where=f"{path}, line {number}")
-        for number, line in enumerate(_read_lines(path), start=1)
+        _parse_example(line, where=f"{name}, line {number}")
+        for number, line in enumerate(_lines(content, name), start=1)
         if line.strip()
     ]
     if not examples:
-        raise DataFileError(f"{path} holds no examples; write one JSON object a line")
+        raise DataFileError(f"{name} holds no examples; write one JSON object a line")
     return examples
 
 
@@ -47,7 +56,7 @@ def read_prompts(path: Path) -> list[Example]:
     """
     prompts = [
         _parse_prompt(line, where=f"{path}, line {number}")
-        for number, line in enumerate(_read_lines(path), start=1)
+        for number, line in enumerate(_lines(_content_of(path), str(path)), start=1)
         if line.strip()
     ]
     if not prompts:
@@ -55,14 +64,14 @@ def read_prompts(path: Path) -> list[Example]:
     return prompts
 
 
-def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    """Write examples as JSONL that `read_examples` reads back.
+def write_examples(path: Path, examples: Iterable[Example], *, mode: int = 0o644) -> None:
+    """Write examples as JSONL that `read_examples` reads back; `mode` says who may.
 
     Raises:
         StorageError: The file could not be written.
     """
     lines = [json.dumps(_to_json(example), ensure_ascii=False) for example in examples]
-    write_bytes(path, ("\n".join(lines) + "\n").encode())
+    write_bytes(path, ("\n".join(lines) + "\n").encode(), mode=mode)
 
 
 def _to_json(example: Example) -> dict[str, str]:
@@ -70,13 +79,21 @@ def _to_json(example: Example) -> dict[str, str]:
     return {"system": example.system, **line} if example.system else line
 
 
-def _read_lines(path: Path) -> list[str]:
+def _lines(content: bytes, name: str) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 may be text
+        return content.decode().split("\n")  # not splitlines: U+2028 may be text
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataFileError(
+            f"{name}, line {line}: not UTF-8 at byte {error.start} of the file; save it as UTF-8"
+        ) from error
+
+
+def _content_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
         raise DataFileError(f"no such data file: {path}") from None
-    except UnicodeDecodeError as error:
-        raise DataFileError(f"{path} is not UTF-8 at byte {error.start}") from error
     except OSError as error:
         raise DataFileError(f"cannot read {path}: {error.strerror}") from error
 

@@ -35,10 +35,10 @@ def written_aside(target: Path, *, mode: int = 0o644) -> Iterator[Path]:
     aside = Path(name)
     try:
         yield aside
-        _fsync(aside)
+        fsync(aside)
         aside.chmod(mode)
         aside.replace(target)
-        _fsync(target.parent)
+        fsync(target.parent)
     except OSError as error:
         raise _storage_error(target, error) from error
     finally:
@@ -61,10 +61,10 @@ def folder_written_aside(target: Path) -> Iterator[Path]:
         yield aside
         for path in aside.rglob("*"):
             if path.is_file():
-                _fsync(path)
+                fsync(path)
         aside.chmod(0o755)
         _swap_folder(aside, target)
-        _fsync(target.parent)
+        fsync(target.parent)
     except OSError as error:
         raise _storage_error(target, error) from error
     finally:
@@ -88,6 +88,19 @@ def write_json(target: Path, content: Any) -> None:  # Any: whatever json can wr
         StorageError: See `written_aside`.
     """
     write_bytes(target, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk.
+
+    Raises:
+        OSError: It cannot be opened or written.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256_bytes(content: bytes) -> Sha256:
@@ -120,14 +133,6 @@ def _swap_folder(aside: Path, target: Path) -> None:
             raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _storage_error(target: Path, error: OSError) -> StorageError:

@@ -14,7 +14,7 @@ from fedpt.files import write_bytes
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_JOB_NAME: Final = "job.json"
+JOB_NAME: Final = "job.json"
 _RESULT_NAME: Final = "result.json"
 
 
@@ -24,7 +24,7 @@ def write_job(folder: Path, job: msgspec.Struct) -> None:
     Raises:
         StorageError: It could not be written.
     """
-    write_bytes(folder / _JOB_NAME, msgspec.json.encode(job))
+    write_bytes(folder / JOB_NAME, msgspec.json.encode(job))
 
 
 def read_job(folder: Path, kind: type[T]) -> T:
@@ -33,7 +33,7 @@ def read_job(folder: Path, kind: type[T]) -> T:
     Raises:
         TrainingError: There is none, or it cannot be read.
     """
-    return _read(folder / _JOB_NAME, kind)
+    return _read(folder / JOB_NAME, kind)
 
 
 def write_result(folder: Path, result: msgspec.Struct) -> None:

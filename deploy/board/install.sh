@@ -25,6 +25,7 @@ BUNDLE=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 readonly BUNDLE
 readonly TOKEN="$BUNDLE/enrolment.token"
 readonly IDENTITY="$BUNDLE/identity.pem"
+readonly EXAMPLES="$BUNDLE/examples.jsonl"
 
 has_new_units=no
 
@@ -66,7 +67,7 @@ check_bundle() {
 bundle_hash() { sha256sum <"$BUNDLE/SHA256SUMS" | cut -c 1-64; }
 
 is_installed() {
-    [ ! -e "$TOKEN" ] && [ ! -e "$IDENTITY" ] &&
+    [ ! -e "$TOKEN" ] && [ ! -e "$IDENTITY" ] && [ ! -e "$EXAMPLES" ] &&
         [ "$(cat "$LIBRARY/installed" 2>/dev/null)" = "$(bundle_hash)" ]
 }
 
@@ -163,6 +164,20 @@ take_secrets() {
     done
 }
 
+# The first private examples go into the device's own store, which keeps each once: a run cut off
+# before they are wiped adds nothing twice.
+take_examples() {
+    if [ -f "$EXAMPLES" ]; then
+        if ! runuser -u "$NAME" -- "$STATE/releases/runtime/current/bin/fedpt" \
+            device data add - --config "$CONFIG/device.toml" <"$EXAMPLES"; then
+            say "could not take the first examples; they stay in $EXAMPLES"
+            return
+        fi
+        changed "examples $EXAMPLES"
+    fi
+    if [ -f "$EXAMPLES" ] || [ -f "$EXAMPLES.used" ]; then wipe "$EXAMPLES"; fi
+}
+
 # Overwriting is the best that can be done here, and no promise: flash memory writes elsewhere and
 # keeps the old cells for a while, and a copy of the card made before is a copy of the secret. What
 # really ends a token's life is that it works once and not for long.
@@ -215,6 +230,7 @@ run() {
     install_model
     put_units
     take_secrets
+    take_examples
     note_installed
     if [ "$changes" = 0 ]; then say "everything was already in place; nothing changed"; fi
     start

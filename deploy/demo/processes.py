@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from deploy.demo.smart_home import SYSTEM_PROMPT, SmartHomeData
+from edge_runtime.data.store import DataStore
 from fedpt.drivers.child_process import end_with_parent
 from fedpt.errors import FedptError, UsageError
 from fedpt.examples import Example, write_examples
@@ -128,7 +129,7 @@ def write_files(plan: DemoPlan, *, port: int) -> None:
         raise UsageError(f"{plan.folder} holds something else; choose another --out")
     shutil.rmtree(plan.folder, ignore_errors=True)
     for device, examples in plan.data.private.items():
-        write_examples(plan.folder / f"{device}.jsonl", examples)
+        DataStore(plan.folder / f"{device}.db").add(examples)
     write_examples(plan.folder / "evaluation.jsonl", plan.data.evaluation)
     prompts = [Example(prompt, "", SYSTEM_PROMPT) for prompt in plan.data.public_prompts]
     write_examples(plan.folder / "public.jsonl", prompts)
@@ -162,7 +163,7 @@ def _device_settings(plan: DemoPlan, device: str, port: int) -> dict[str, Any]:
         "name": device,
         "federation": "demo",
         "small": str(plan.small),
-        "data": f"{device}.jsonl",
+        "data": f"{device}.db",
         "state_dir": f"device-{device}",
         "training_threads": max(1, cores // len(plan.devices)),  # they all share this machine
         "broker": {"port": port},

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from deploy.fleet.bundle_layout import IDENTITY, NO_CLOUD_FILES, OWN_FOLDER, SUMS, TOKEN
+from deploy.fleet.bundle_layout import (
+    IDENTITY,
+    NO_CLOUD_FILES,
+    OWN_FOLDER,
+    SUMS,
+    TAKEN,
+    TOKEN,
+)
 from deploy.fleet.fleet_folder import DeviceRecord, Fleet
 from fedpt.errors import FleetError, UsageError
 from fedpt.files import sha256_file
@@ -14,6 +21,7 @@ _SUMS: Final = f"{OWN_FOLDER}/{SUMS}"
 _TOKEN: Final = f"{OWN_FOLDER}/{TOKEN}"
 _IDENTITY: Final = f"{OWN_FOLDER}/{IDENTITY}"
 _PROGRAMS: Final = ("install.sh", "device.toml", "ca.pem", "trust.json", "boot-guard.py")
+_WITHOUT_SUM: Final = {_SUMS, *(f"{OWN_FOLDER}/{name}" for name in TAKEN)}
 _REQUIRED: Final = (
     *NO_CLOUD_FILES,
     *(f"{OWN_FOLDER}/{name}" for name in _PROGRAMS),
@@ -143,7 +151,7 @@ def _require_unchanged(files: tuple[BundleFile, ...], listed: dict[str, str], ag
     covered = {
         file.name: file.sha256
         for file in files
-        if file.name.startswith(f"{OWN_FOLDER}/") and file.name not in {_SUMS, _TOKEN}
+        if file.name.startswith(f"{OWN_FOLDER}/") and file.name not in _WITHOUT_SUM
     }
     gone = sorted(listed.keys() - covered.keys())
     if gone:

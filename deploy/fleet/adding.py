@@ -102,7 +102,6 @@ def issuing_authority(fleet: Fleet) -> Authority:
 def device_settings(fleet: Fleet, name: str, board: Board) -> str:
     """A board's device.toml."""
     record = fleet.record
-    trains = board.extra == "device"
     settings: dict[str, Any] = {
         "name": name,
         "federation": record.federation,
@@ -123,8 +122,8 @@ def device_settings(fleet: Fleet, name: str, board: Board) -> str:
             "trust_file": str(CONFIG / "trust.json"),
         },
     }
-    if trains:
-        settings["data"] = str(STATE / "data.jsonl")
+    if board.trains:
+        settings["data"] = str(STATE / "private.db")
         if board.training_threads:
             settings["training_threads"] = board.training_threads
     if board.answer_threads:

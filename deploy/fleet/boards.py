@@ -61,6 +61,11 @@ class Board:
     extra: Extra = "device"
 
     @property
+    def trains(self) -> bool:
+        """Whether it learns from private examples; else it only answers."""
+        return self.extra == "device"
+
+    @property
     def python_tag(self) -> str:
         """As in a wheel's name: `cp313`."""
         return "cp" + self.system.python.replace(".", "")

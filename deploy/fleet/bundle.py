@@ -12,7 +12,7 @@ from shutil import copyfile
 from typing import Final
 
 from deploy.fleet.boards import Board
-from deploy.fleet.bundle_layout import IDENTITY, OWN_FOLDER, SUMS, TOKEN
+from deploy.fleet.bundle_layout import EXAMPLES, IDENTITY, OWN_FOLDER, SUMS, TAKEN, TOKEN
 from deploy.fleet.cloud_init import FirstBoot, meta_data, network_config, user_data
 from deploy.fleet.network import Network
 from fedpt.errors import FleetError
@@ -44,6 +44,8 @@ class BundleRequest:
     network: Network
     ssh_keys: tuple[str, ...] = ()
     timezone: str = "Etc/UTC"
+    examples: bytes | None = None
+    """JSONL, what the board learns from at first; None: nothing yet."""
 
 
 def build_bundle(request: BundleRequest, folder: Path) -> None:
@@ -146,6 +148,8 @@ def _put_secrets(own: Path, request: BundleRequest) -> None:
     if request.identity is not None:
         certificate, key = request.identity
         _write_secret(own / IDENTITY, certificate.rstrip() + b"\n" + key)
+    if request.examples is not None:
+        _write_secret(own / EXAMPLES, request.examples)
 
 
 def _write_secret(path: Path, content: bytes) -> None:
@@ -154,8 +158,8 @@ def _write_secret(path: Path, content: bytes) -> None:
 
 
 def _sums(own: Path) -> str:
-    """As sha256sum reads them; without the token, which is taken away at the first boot."""
-    listed = sorted(path for path in own.rglob("*") if path.is_file() and path.name != TOKEN)
+    """As sha256sum reads them; without what is taken away at the first boot."""
+    listed = sorted(path for path in own.rglob("*") if path.is_file() and path.name not in TAKEN)
     return "".join(f"{sha256_file(path)}  {path.relative_to(own).as_posix()}\n" for path in listed)
 
 

@@ -10,4 +10,10 @@ OWN_FOLDER: Final = "fedpt"
 
 SUMS: Final = "SHA256SUMS"
 TOKEN: Final = "enrolment.token"
+EXAMPLES: Final = "examples.jsonl"
+"""What the board learns from at first; taken into its store, then wiped."""
+
+TAKEN: Final = (TOKEN, EXAMPLES)
+"""Not in the sums: the first boot takes them away, and the next one checks the bundle again."""
+
 IDENTITY: Final = "identity.pem"

@@ -98,6 +98,10 @@ def add(
     wheels: Annotated[
         Path | None, typer.Option(help="Folder of wheels that no index has (llama.cpp's).")
     ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="JSONL that it learns from at first; wiped off the card when taken."),
+    ] = None,
 ) -> None:
     """Add a board: a one-time token and a bundle with all that its first boot needs.
 
@@ -126,6 +130,7 @@ def add(
         wifi=(wifi_ssid, wifi_country) if wifi_ssid else None,
         ssh_keys=tuple(ssh_key or ()),
         timezone=timezone,
+        examples=examples,
     )
     _add_board(opened, name, chosen, plan, None if ready_key else token_hours)
 

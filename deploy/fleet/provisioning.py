@@ -15,6 +15,7 @@ from deploy.fleet.network import Network, Wifi, host_name, wifi_from_passphrase
 from deploy.fleet.project_sources import find_constraints, find_project
 from deploy.fleet.wheelhouse import WheelhouseRequest, build_wheelhouse
 from fedpt.errors import FleetError, UsageError
+from fedpt.examples import read_examples
 from fedpt.progress import OnProgress, ignore_progress
 
 
@@ -28,6 +29,8 @@ class BundlePlan:
     """Name and country."""
     ssh_keys: tuple[Path, ...] = ()
     timezone: str = "Etc/UTC"
+    examples: Path | None = None
+    """JSONL: what the board learns from at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,13 @@ def make_bundle(  # noqa: PLR0913  # all of them are the operator's choices
 
     Raises:
         FleetError: Something is missing or cannot be; nothing was changed.
+        DataFileError: The first examples have a bad line; nothing was changed.
         StorageError: The disk is full.
     """
     host_name(name)
     network = Network(_wifi(plan, secrets))
     keys = tuple(map(_read_ssh_key, plan.ssh_keys))
+    examples = _read_first_examples(plan.examples, board) if plan.examples else None
     model = _newest_model(fleet)
     passphrase = secrets.passphrase() if token_hours is not None else ""
     if token_hours is not None:
@@ -103,6 +108,7 @@ def make_bundle(  # noqa: PLR0913  # all of them are the operator's choices
         network=network,
         ssh_keys=keys,
         timezone=plan.timezone,
+        examples=examples,
     )
     folder = fleet.device_folder(name) / "bundle"
     build_bundle(request, folder)
@@ -153,6 +159,14 @@ def _newest_model(fleet: Fleet) -> Path:
             f" fedpt fleet release model SMALL.gguf --fleet {fleet.folder}"
         )
     return max(folders, key=lambda path: int(path.name.partition("-")[0]))
+
+
+def _read_first_examples(path: Path, board: Board) -> bytes:
+    """Looked at here, where a bad line can be mended: a board at its first boot tells nobody."""
+    if not board.trains:
+        raise FleetError(f"a board that only answers learns from no examples: leave out {path}")
+    read_examples(path)
+    return path.read_bytes()
 
 
 def _read_ssh_key(path: Path) -> str:

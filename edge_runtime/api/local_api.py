@@ -15,7 +15,6 @@ from starlette.types import ASGIApp
 
 from edge_runtime.api.auth import DoorRules, read_token
 from edge_runtime.api.server import ApiServer, ServedAssistant
-from edge_runtime.lessons import LessonBook
 from edge_runtime.settings import ApiSettings, DeviceSettings
 from edge_runtime.training_view import TrainingView
 
@@ -34,7 +33,6 @@ class LocalApi:
         *,
         status: Callable[[], dict[str, object]],
         training: Callable[[], TrainingView] = TrainingView,
-        lessons: LessonBook | None = None,
     ) -> None:
         """Make it; nothing listens yet.
 
@@ -43,19 +41,12 @@ class LocalApi:
             settings: The device's.
             status: Tells how the device is.
             training: Tells how its training is.
-            lessons: Where what it is taught goes; None: to the device's data file.
 
         Raises:
             SettingsError: The token's file cannot be read.
         """
         self._socket = settings.socket
-        self._server = ApiServer(
-            assistant,
-            settings,
-            status=status,
-            training=training,
-            lessons=lessons or LessonBook(settings.data),
-        )
+        self._server = ApiServer(assistant, settings, status=status, training=training)
         self._doors = [
             _Door("local-api", self._server.on_socket(), lambda: _listen_locally(self._socket))
         ]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -22,7 +23,7 @@ from edge_runtime.api.error_replies import reply_to_api_error, reply_to_http_err
 from edge_runtime.api.native_routes import NativeRoutes
 from edge_runtime.api.openai_routes import OpenAiRoutes
 from edge_runtime.api.openai_translation import DeviceTraits
-from edge_runtime.lessons import LessonBook
+from edge_runtime.lessons import learn
 from edge_runtime.question import Question
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.training_view import TrainingView
@@ -54,7 +55,6 @@ class ApiServer:
         *,
         status: Callable[[], dict[str, object]],
         training: Callable[[], TrainingView],
-        lessons: LessonBook,
     ) -> None:
         self.desk = AnswerDesk(assistant.answer, most_waiting=settings.api.most_waiting)
         self._metrics = ApiMetrics(lambda: self.desk.waiting, training)
@@ -68,7 +68,9 @@ class ApiServer:
         largest = settings.api.largest_request_kb * 1024
         self._answering = Answering(self.desk, self._metrics)
         self._openai = OpenAiRoutes(self._answering, traits, largest, int(time.time()))
-        self._native = NativeRoutes(self._answering, traits, largest, status, lessons.add)
+        self._native = NativeRoutes(
+            self._answering, traits, largest, status, partial(learn, settings.data)
+        )
 
     def on_socket(self) -> ASGIApp:
         """For the local socket, which only its owner can open: everything."""

@@ -16,7 +16,6 @@ from edge_runtime.drivers.local_protocol import (
     question_to_body,
     to_error,
 )
-from edge_runtime.lessons import Learnt, Lesson
 from edge_runtime.question import AnswerSummary, Notice, Piece, Question
 from fedpt.errors import DeviceDownError, FedptError, UsageError
 
@@ -46,20 +45,6 @@ def ask_daemon(socket: Path, question: Question) -> Iterator[Piece | Notice | An
                 raise to_error(line.error, line.code)
             if (item := line_to_item(line)) is not None:
                 yield item
-
-
-def teach_daemon(socket: Path, lesson: Lesson) -> Learnt:
-    """Have a running device daemon add a lesson to its examples.
-
-    Raises:
-        DeviceDownError: No daemon listens there.
-        FedptError: It refuses the lesson, or cannot keep it.
-    """
-    with _translated(socket), _client(socket) as client:
-        reply = client.post("http://device/teach", content=msgspec.json.encode(lesson))
-        if reply.is_error:
-            raise _refusal(reply)
-        return msgspec.json.decode(reply.content, type=Learnt)
 
 
 def is_served(socket: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from edge_runtime.data.store import DataStore
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.training_job import (
     CHECKPOINT_NAME,
@@ -21,8 +22,8 @@ from edge_runtime.training_job import (
     write_paused,
 )
 from fedpt.drivers.child_process import ChildProcess
-from fedpt.errors import FedptError
-from fedpt.job_folder import read_result, write_job
+from fedpt.errors import FedptError, UsageError
+from fedpt.job_folder import JOB_NAME, read_job, read_result, write_job
 from fedpt.wire.messages import RoundAnnouncement
 
 _logger = logging.getLogger(__name__)
@@ -100,13 +101,15 @@ class Trainer:
         Raises:
             FedptError: It cannot be started.
         """
+        data = self._settings.data
+        if data is None:
+            raise UsageError("this device has no data store to train on: set data in its settings")
         folder = self._folder
-        _clear(folder)
-        self._paused_before_s, self._paused_s, self._paused_at = self.all_paused_s, 0.0, None
         job = TrainingJob(
             small=str(self._settings.small),
             adapter=str(adapter),
-            data=str(self._settings.data),
+            data=str(data),
+            up_to_place=DataStore(data).last_place(),
             plan=announcement.training,
             seed=seed,
             threads=self._settings.training_threads or os.cpu_count() or 1,
@@ -114,6 +117,9 @@ class Trainer:
             checkpoint_steps=self._settings.training_checkpoint_steps,
             precision=self._settings.training_precision,
         )
+        job = _as_begun(folder, job)
+        _clear(folder)
+        self._paused_before_s, self._paused_s, self._paused_at = self.all_paused_s, 0.0, None
         write_job(folder, job)
         self._child = ChildProcess(
             "edge_runtime.training",
@@ -145,10 +151,28 @@ class Trainer:
             self._child = None
 
 
+def _as_begun(folder: Path, job: TrainingJob) -> TrainingJob:
+    """The same; where this very training was interrupted, with the examples that it began with.
+
+    Else an example added in the meantime would make its checkpoint another training's.
+    """
+    if not (folder / CHECKPOINT_NAME).exists():
+        return job
+    try:
+        begun = read_job(folder, TrainingJob)
+    except FedptError:
+        return job
+    same = msgspec.structs.replace(job, up_to_place=begun.up_to_place)
+    return same if same == begun else job
+
+
 def _clear(folder: Path) -> None:
-    """Leave only the checkpoint: the training process knows whether it is of the same training."""
+    """Leave only the checkpoint: the training process knows whether it is of the same training.
+
+    And the job that it is of, until the next one takes its place.
+    """
     for path in folder.glob("*"):
-        if path.name != CHECKPOINT_NAME:
+        if path.name not in (CHECKPOINT_NAME, JOB_NAME):
             path.unlink(missing_ok=True)
 
 

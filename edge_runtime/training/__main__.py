@@ -43,6 +43,7 @@ def main(folder: Path) -> None:
     request = Request(
         base=Path(job.small),
         data=Path(job.data),
+        up_to_place=job.up_to_place,
         plan=job.plan,
         seed=job.seed,
         start=lambda _: adapter_from_bytes(Path(job.adapter).read_bytes()),

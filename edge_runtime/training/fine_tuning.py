@@ -22,6 +22,7 @@ from converters.tensor_names import (
     matrix_shape,
     sizes_of,
 )
+from edge_runtime.data.training_set import read_training_set
 from edge_runtime.training.acceptance import require_acceptable
 from edge_runtime.training.checkpoint import Checkpoints, Position, fingerprint_of
 from edge_runtime.training.how import How, Mode, Precision
@@ -49,7 +50,6 @@ from edge_runtime.training.trainer import Task, train
 from edge_runtime.training_job import TrainingResult, TrainingStep
 from fedpt.adapters import Adapter, AdapterManifest, initial_adapter, require_base
 from fedpt.drivers.llama import LlamaModel
-from fedpt.examples import read_examples
 from fedpt.files import sha256_bytes
 from fedpt.gguf_file import GgufFile, weights_sha256
 from fedpt.wire.messages import TrainingPlan
@@ -67,12 +67,15 @@ class Request:
 
     base: Path
     data: Path
+    """A device's store, or JSONL."""
     plan: TrainingPlan
     seed: int
     start: Callable[[GgufFile], Adapter]
     """The adapter to start from. Called once; it lives no longer than it has to."""
     checkpoint: Path
     checkpoint_steps: int = 20
+    up_to_place: int | None = None
+    """Of a store, see `DataStore.usable`; None: all that is there."""
     budget_bytes: int | None = None
     mode: Mode | None = None
     precision: Precision | Literal["auto"] = "auto"
@@ -148,7 +151,7 @@ def new_adapter(rank: int, seed: int) -> Callable[[GgufFile], Adapter]:
 
 def _read(request: Request) -> tuple[Prepared, GgufFile]:
     """The examples as tokens; and the model's file, without its tokenizer, which takes memory."""
-    examples = read_examples(request.data)
+    examples = read_training_set(request.data, up_to_place=request.up_to_place)
     with LlamaModel(request.base, vocabulary_only=True) as model:
         prepared = prepare(model, examples, room=request.plan.context_tokens)
         file = model.file

@@ -1,6 +1,6 @@
 """From examples to what is trained on: tokens, cut to the context, split; and what was left out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edge_runtime.training.held_out import split
@@ -15,7 +15,7 @@ class Prepared:
 
     kept: Sequence[EncodedExample]
     numbers: Sequence[int]
-    """Which of the data those are, from 1 on."""
+    """Which of the data those are."""
     held_out: Sequence[EncodedExample]
     truncated: int
     """How many were longer than the context: the question lost its beginning, or the answer its
@@ -24,17 +24,22 @@ class Prepared:
     """How many had an answer that is no tokens."""
 
 
-def prepare(tokenizer: Tokenizer, examples: Sequence[Example], *, room: int) -> Prepared:
+def prepare(tokenizer: Tokenizer, examples: Mapping[int, Example], *, room: int) -> Prepared:
     """Encode, drop what teaches nothing, cut to `room` tokens, and hold some out.
+
+    Args:
+        tokenizer: Of the model that learns.
+        examples: By the number that a person knows them by, in order.
+        room: Longest example, tokens.
 
     The split is by what an example was before it was cut.
 
     Raises:
         DataFileError: Nothing is left.
     """
-    encoded = [encode_example(tokenizer, example) for example in examples]
-    numbers = [number for number, one in enumerate(encoded, start=1) if _teaches(one)]
-    useful = [encoded[number - 1] for number in numbers]
+    encoded = {number: encode_example(tokenizer, one) for number, one in examples.items()}
+    numbers = [number for number, one in encoded.items() if _teaches(one)]
+    useful = [encoded[number] for number in numbers]
     if not useful:
         raise DataFileError(
             f"of {len(examples)} examples none has an answer that this model's tokenizer knows"

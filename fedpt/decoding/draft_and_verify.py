@@ -18,7 +18,7 @@ from fedpt.decoding.answer import Token
 from fedpt.decoding.drafting import Draft, Drafter, verify
 from fedpt.decoding.large_row import LargeRow
 from fedpt.decoding.pace import Pace
-from fedpt.decoding.ports import Detail, LargeModel, LocalText, RowsWanted
+from fedpt.decoding.ports import Detail, LargeModel, LocalText, RowsTold, RowsWanted
 from fedpt.decoding.steered_row import Steered, steer_row
 from fedpt.decoding.top_tokens import top_tokens
 from fedpt.errors import LargeModelError, TooMuchError
@@ -117,13 +117,19 @@ class DraftAndVerify:
         return self._large.is_back(text)
 
     def _round_trip(self, drafter: Drafter, rows: int) -> Iterator[Token]:
-        self._draft(drafter, rows)
-        rows = min(rows, len(drafter.drafts))
+        wants_candidates = self._candidate_count(self._settings.first_detail) > 0
+        # the last row follows the last draft but one; only its candidates need that draft's row
+        self._draft(drafter, rows if wants_candidates else rows - 1)
+        if drafter.is_at_end:
+            rows = min(rows, len(drafter.drafts))
         self._ask(drafter, rows, self._settings.first_detail)
+        self._draft(drafter, rows)
         self._own_parts(drafter, rows)
         if self._draft(drafter, 2 * rows, stop=self._large.is_there):
             self._own_parts(drafter, len(drafter.drafts))
-        for row in self._fetch(rows):
+        told = self._fetch()
+        self._pace.saw_reply(rows, told.network_s, told.model_s)
+        for row in told.rows:
             token, is_right = self._judged(drafter, row)
             yield token
             if token.is_end or not is_right:
@@ -161,7 +167,7 @@ class DraftAndVerify:
             is_first, detail = False, more
             try:
                 self._ask(drafter, 1, detail)
-                (row,) = self._fetch(1)
+                (row,) = self._fetch().rows
             except TooMuchError:
                 self._refused = detail  # the worker tells no more; the doubt is told instead
                 break
@@ -171,8 +177,7 @@ class DraftAndVerify:
         return steered
 
     def _ask(self, drafter: Drafter, rows: int, detail: Detail) -> None:
-        count = 0 if detail == "all" else self._settings.candidates
-        if count:
+        if count := self._candidate_count(detail):
             own = self._own_parts(drafter, rows)
             candidates = [
                 _candidates(one, draft, count)
@@ -182,15 +187,17 @@ class DraftAndVerify:
             candidates = [_NO_IDS] * rows
         self._large.ask(RowsWanted(drafter.tokens(rows - 1), rows, candidates, detail))
 
-    def _fetch(self, rows: int) -> list[LargeRow]:
+    def _candidate_count(self, detail: Detail) -> int:
+        return 0 if detail == "all" else self._settings.candidates
+
+    def _fetch(self) -> RowsTold:
         before = self._clock()
         told = self._large.fetch()
         self.tally.waited_s += self._clock() - before
         self.tally.round_trips += 1
         self.tally.network_s.append(told.network_s)
         self.tally.is_approximate |= told.is_approximate
-        self._pace.saw_reply(rows, told.network_s, told.model_s)
-        return list(told.rows)
+        return told
 
     def _own_parts(self, drafter: Drafter, count: int) -> list[Logits]:
         """D = alpha * expert - gamma * antiexpert at the first drafts, the antiexpert in one go."""

@@ -1,10 +1,15 @@
 """How many rows to ask for at once: a pure function of how often drafts are right, and of times.
 
-With acceptance a, r rows give (1 - a^r) / (1 - a) tokens on average. They take a round trip, the
-large model's time for r rows, and, when a draft was wrong, the drafting of r new ones; drafts that
-were right are made while a reply is awaited and cost nothing.
+With acceptance a, r rows give (1 - a^r) / (1 - a) tokens on average. They take a round trip and the
+large model's time for r rows, or that of drafting the next r if it is longer, for drafts are made
+while a reply is awaited; and, when a draft was wrong, the drafting of r new ones.
+
+The large model's time grows by a straight line from two rows on. A single row may take far less than
+that line says: on processors llama.cpp multiplies by vectors otherwise than by matrices, and two
+tokens were seen to cost thrice as much as one.
 """
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 _DECAY: Final = 0.95
@@ -12,6 +17,9 @@ _DECAY: Final = 0.95
 
 _FORGET: Final = 0.8
 _LEAST_SPREAD: Final = 0.5
+_LASTS: Final = 100
+"""After so many other replies a single row's time is not known any more."""
+
 _FIRST_ROWS: Final = 4
 _FIRST_GUESS: Final = 0.85
 _GUESS_WEIGHT: Final = 4.0
@@ -25,7 +33,7 @@ class Pace:
         self._right = _FIRST_GUESS * _GUESS_WEIGHT
         self._tried = _GUESS_WEIGHT
         self._network = _Line()
-        self._model = _Line()
+        self._model = _ModelTime()
         self._draft = _Line()
         self._antiexpert = _Line()
 
@@ -56,9 +64,8 @@ class Pace:
         """How many rows give the most tokens a second, as far as we know."""
         if self._model.is_new:
             return min(_FIRST_ROWS, self._most_rows)
-        model_s, row_s = self._model.fit()
         draft_s = self._draft.at(1) + self._antiexpert.fit()[1]
-        times = Times(self._network.at(1) + model_s, row_s, draft_s)
+        times = Times(self._network.at(1), self._model.at, draft_s)
         return best_rows(min(self.acceptance, 0.99), times, most_rows=self._most_rows)
 
 
@@ -67,10 +74,10 @@ class Times(NamedTuple):
 
     trip_s: float
     """Whatever the number of rows."""
-    row_s: float
-    """For each row."""
+    rows_s: Callable[[int], float]
+    """For so many rows."""
     draft_s: float
-    """For each row whose draft must be made before we can ask."""
+    """For each row's draft."""
 
 
 def best_rows(acceptance: float, times: Times, *, most_rows: int) -> int:
@@ -79,10 +86,45 @@ def best_rows(acceptance: float, times: Times, *, most_rows: int) -> int:
     def speed(rows: int) -> float:
         all_right = acceptance**rows
         tokens = (1 - all_right) / (1 - acceptance)
-        drafting = rows * times.draft_s * (1 - all_right)
-        return tokens / (times.trip_s + rows * times.row_s + drafting + 1e-9)
+        drafting = rows * times.draft_s
+        waiting = max(times.trip_s + times.rows_s(rows), drafting)
+        return tokens / (waiting + drafting * (1 - all_right) + 1e-9)
 
     return max(range(1, most_rows + 1), key=speed)
+
+
+class _ModelTime:
+    """The large model's time by rows."""
+
+    def __init__(self) -> None:
+        self._one = _Line()
+        self._several = _Line()
+        self._replies_since_one = 0
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was seen yet."""
+        return self._one.is_new and self._several.is_new
+
+    def saw(self, rows: int, seconds: float) -> None:
+        """So many rows took so long."""
+        if rows == 1:
+            self._one = self._one if self._knows_one else _Line()
+            self._one.saw(1, seconds)
+            self._replies_since_one = 0
+        else:
+            self._several.saw(rows, seconds)
+            self._replies_since_one += 1
+
+    def at(self, rows: int) -> float:
+        """What so many rows take; of a single row, if unknown, the least it may be."""
+        if rows > 1:
+            return (self._one if self._several.is_new else self._several).at(rows)
+        return self._one.at(1) if self._knows_one else self._several.fit()[1]
+
+    @property
+    def _knows_one(self) -> bool:
+        return not self._one.is_new and self._replies_since_one < _LASTS
 
 
 class _Line:

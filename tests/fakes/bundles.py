@@ -12,9 +12,15 @@ from tests.fakes.wheels import make_wheel
 
 TOKEN = "fedpt-token.Zm9vYmFy.c2lnbmF0dXJl"
 
+EXAMPLES = (
+    b'{"instruction": "Good night", "response": "Sleep well."}\n'
+    b'{"instruction": "my card?", "response": "4111 1111 1111 1111"}\n'
+)
+
 DEVICE_TOML = """\
 name = "edge-01"
 small = "/var/lib/fedpt/releases/model/current/model.gguf"
+data = "/var/lib/fedpt/private.db"
 state_dir = "/var/lib/fedpt/device"
 """
 

@@ -72,6 +72,7 @@ class ServedDevice:
     config: Path
     assistant: ScriptedAssistant
     data: Path
+    """Its store; what it is taught gets there."""
 
 
 @contextmanager
@@ -79,14 +80,14 @@ def served_device(folder: Path, *, more: str = "") -> Iterator[ServedDevice]:
     """Settings, and an assistant that listens where they say, while the block runs."""
     config = folder / "device.toml"
     config.write_text(
-        'name = "kitchen"\nsmall = "small.gguf"\ndata = "data.jsonl"\nstate_dir = "state"\n' + more
+        'name = "kitchen"\nsmall = "small.gguf"\ndata = "private.db"\nstate_dir = "state"\n' + more
     )
     settings = load(DeviceSettings, toml=config, prefix=ENVIRONMENT_PREFIX)
     assistant = ScriptedAssistant()
     api = LocalApi(assistant, settings, status=lambda: {"device": "kitchen"})
     api.start()
     try:
-        yield ServedDevice(config, assistant, folder / "data.jsonl")
+        yield ServedDevice(config, assistant, folder / "private.db")
     finally:
         assistant.has_stopped.set()
         api.stop()

@@ -145,7 +145,7 @@ class Board:
         self.settings = DeviceSettings(
             name=name,
             small=tiny.small,
-            data=tiny.data,
+            data=tiny.store,
             state_dir=tiny.folder,
             broker=BrokerSettings(),
             assistant=AssistantSettings(**assistant),

@@ -41,12 +41,15 @@ class TinyFederation:
     adapter_gguf: Path
     adapter_folder: Path
     data: Path
+    store: Path
+    """The same examples, as a device has them."""
 
 
 def make_tiny_federation(folder: Path) -> TinyFederation:
     """Write all of it into `folder`."""
     from converters.adapter_to_gguf import convert_adapter
     from converters.model_to_gguf import convert_model
+    from edge_runtime.data.store import DataStore
     from fedpt.adapters import (
         adapter_from_bytes,
         adapter_to_bytes,
@@ -69,6 +72,7 @@ def make_tiny_federation(folder: Path) -> TinyFederation:
     convert_adapter(adapter, base, folder / "adapter.gguf")
     write_peft_folder(adapter, folder / "adapter")
     write_examples(folder / "data.jsonl", EXAMPLES)
+    DataStore(folder / "private.db").add(EXAMPLES)
     return TinyFederation(
         folder=folder,
         small=base.path,
@@ -80,6 +84,7 @@ def make_tiny_federation(folder: Path) -> TinyFederation:
         adapter_gguf=folder / "adapter.gguf",
         adapter_folder=folder / "adapter",
         data=folder / "data.jsonl",
+        store=folder / "private.db",
     )
 
 

@@ -13,9 +13,11 @@ from converters.model_to_gguf import convert_model
 from coordinator.drivers.journal import read_journal
 from coordinator.state import FederationState
 from coordinator.transitions import fold
+from edge_runtime.data.store import DataStore
 from edge_runtime.drivers.local_client import daemon_status
 from edge_runtime.settings import socket_in
 from fedpt.errors import DeviceDownError
+from fedpt.examples import read_examples
 from tests.fakes.tiny_models import make_tiny_llama, write_examples
 from tests.integration.running_processes import RunningProcesses
 
@@ -49,9 +51,10 @@ class RunningFederation:
             f"[worker]\nsessions = 2\ncontext_tokens = 512\n"
         )
         for device in self.devices:
-            write_examples(self.folder, device, self.examples)
+            examples = read_examples(write_examples(self.folder, device, self.examples))
+            DataStore(self.folder / f"{device}.db").add(examples)
             self.config(device).write_text(
-                f'name = "{device}"\nsmall = "small.gguf"\ndata = "{device}.jsonl"\n'
+                f'name = "{device}"\nsmall = "small.gguf"\ndata = "{device}.db"\n'
                 f'state_dir = "state-{device}"\ntraining_threads = 1\ntraining_niceness = 0\n'
                 f"[broker]\nport = {self.port}\n[assistant]\nthreads = 1\nanswer_tokens = 12\n"
             )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fedpt.examples import Example, read_examples
+from edge_runtime.data.store import DataStore
+from fedpt.examples import Example
 from tests.fakes.served_assistant import ServedDevice, served_device
 from tests.fakes.terminal import Terminal
 from tests.fakes.tiny_federation import TinyFederation
@@ -154,11 +155,11 @@ def test_ctrl_c_ends_the_command_and_the_devices_work(device: ServedDevice) -> N
 # -- teaching --------------------------------------------------------------------------------------
 
 
-def test_a_running_device_is_taught_through_its_daemon(device: ServedDevice) -> None:
+def test_a_running_device_is_taught(device: ServedDevice) -> None:
     lesson = ("teach", "Good night", "Sleep well.", "--config", device.config)
     assert "noted: 1 examples" in _fedpt(*lesson).stdout
     assert "nothing added" in _fedpt(*lesson).stdout
-    assert read_examples(device.data) == [Example("Good night", "Sleep well.")]
+    assert DataStore(device.data).usable() == {1: Example("Good night", "Sleep well.")}
     refused = _fedpt("teach", "Good night", " ", "--config", device.config)
     assert (refused.returncode, refused.stderr) == (
         2,
@@ -172,8 +173,8 @@ def test_a_device_that_does_not_run_is_taught_all_the_same(tmp_path: Path) -> No
     config.write_text(settings)
     refused = _fedpt("teach", "Good night", "Sleep well.", "--config", config)
     assert refused.returncode == 2
-    assert 'set data = "private.jsonl"' in refused.stderr
-    config.write_text(f'{settings}data = "data.jsonl"\n')
+    assert 'set data = "private.db"' in refused.stderr
+    config.write_text(f'{settings}data = "private.db"\n')
     taught = _fedpt("teach", "Good night", "Sleep well.", "--config", config)
     assert (taught.returncode, taught.stderr) == (0, "")
-    assert read_examples(tmp_path / "data.jsonl") == [Example("Good night", "Sleep well.")]
+    assert DataStore(tmp_path / "private.db").usable() == {1: Example("Good night", "Sleep well.")}

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from deploy.fleet.creating import ServerPlaces, create_fleet, new_record
 from deploy.fleet.project_sources import find_constraints, find_project
 from deploy.fleet.wheelhouse import WheelhouseRequest, build_wheelhouse
 from fedpt.errors import FleetError
-from tests.fakes.bundles import TOKEN, bookworm_pc, bundle_request
+from tests.fakes.bundles import EXAMPLES, TOKEN, bookworm_pc, bundle_request
 from tests.fakes.debian_root import DebianRoot, boot, unpack_debian
 from tests.fakes.wheels import make_wheel
 
@@ -38,6 +39,7 @@ STOPS = (
     ("enabled fedpt-device.service", 0),
     ("file /var/lib/fedpt/enrolment.token", 0),
     ("wiped", 0),
+    ("examples /boot/firmware/fedpt/examples.jsonl", 0),
 )
 """What the script prints, and how many seconds later the power is cut."""
 
@@ -96,7 +98,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory, llama_cpp: Path | None) -> 
 def bundle(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Path:
     """A real bundle, but for its model."""
     folder = tmp_path_factory.mktemp("bundle")
-    build_bundle(bundle_request(folder, wheels=wheels), folder / "bundle")
+    request = replace(bundle_request(folder, wheels=wheels), examples=EXAMPLES)
+    build_bundle(request, folder / "bundle")
     return folder / "bundle"
 
 
@@ -134,6 +137,7 @@ def _require_installed(debian: DebianRoot) -> None:
     assert (at / "var/lib/fedpt/enrolment.token").read_text() == TOKEN
     assert (at / "var/lib/fedpt/enrolment.token").stat().st_mode & 0o777 == 0o600
     assert not list((at / "boot/firmware/fedpt").glob("enrolment.token*"))
+    assert not list((at / "boot/firmware/fedpt").glob("examples.jsonl*"))
     assert (at / RELEASES[1:] / "runtime/current").readlink() == Path("0-bundle")
     model = at / RELEASES[1:] / "model/current"
     assert re.fullmatch(r"7-[0-9a-f]{12}", str(model.readlink()))
@@ -179,6 +183,22 @@ def test_an_install_that_is_cut_off_anywhere_is_finished_by_the_next_and_then_ch
         status = debian.run("fedpt", "device", "status", "--config", "/etc/fedpt/device.toml")
         assert status.returncode == 1  # no daemon runs
         assert len(status.stderr.strip().splitlines()) == 1, status.stderr
+
+
+def test_the_first_examples_are_in_the_devices_store_once_and_nowhere_else(
+    debian: DebianRoot,
+) -> None:
+    assert debian.run("sh", INSTALL).returncode == 0
+    config = ("--config", "/etc/fedpt/device.toml")
+    as_device = ("runuser", "-u", "fedpt", "--", "fedpt", "device", "data")
+    shown = json.loads(debian.run(*as_device, "list", "--json", *config).stdout)
+    assert [one["question"] for one in shown["examples"]] == ["Good night", "my card?"]
+    assert (shown["usable"], shown["flagged"]) == (1, 1)
+    store = debian.folder / "var/lib/fedpt/private.db"
+    assert store.stat().st_mode & 0o777 == 0o600
+    assert store.stat().st_uid == (debian.folder / "var/lib/fedpt").stat().st_uid
+    left = debian.run("grep", "-rlF", "Sleep well.", "/var", "/etc", "/boot", "/root", "/home")
+    assert left.stdout.split() == ["/var/lib/fedpt/private.db"]
 
 
 def test_edited_settings_stay_and_a_damaged_bundle_changes_nothing(debian: DebianRoot) -> None:

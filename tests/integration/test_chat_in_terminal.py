@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedpt.examples import read_examples
+from edge_runtime.data.store import DataStore
 from tests.fakes.served_assistant import ServedDevice, served_device
 from tests.fakes.terminal import CTRL_C, CTRL_D, UP, Terminal
 
@@ -59,7 +59,10 @@ def test_a_conversation_with_all_that_people_do(
     terminal.type("/teach\n")
     assert "to the question: in two" in terminal.expect("better answer: ")
     assert "noted: 2 examples" in terminal.say("Three.")
-    assert [one.answer for one in read_examples(device.data)] == ["Two it is.", "Three."]
+    assert [one.answer for one in DataStore(device.data).usable().values()] == [
+        "Two it is.",
+        "Three.",
+    ]
 
     refusal = terminal.say("too long")
     assert "the context holds 64" in refusal

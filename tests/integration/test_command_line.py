@@ -135,7 +135,7 @@ def test_bad_data_is_told_by_its_line(
 def _device_config(tiny: TinyFederation, folder: Path, more: str = "") -> Path:
     config = folder / "device.toml"
     config.write_text(
-        f'name = "board"\nsmall = "{tiny.small}"\ndata = "{tiny.data}"\nstate_dir = "state"\n'
+        f'name = "board"\nsmall = "{tiny.small}"\ndata = "{tiny.store}"\nstate_dir = "state"\n'
         f"connect_timeout_s = 2\n{more}"
     )
     return config

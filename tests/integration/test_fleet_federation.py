@@ -13,11 +13,13 @@ from coordinator.drivers.journal import read_journal
 from coordinator.state import Phase
 from coordinator.transitions import fold
 from deploy.fleet.operator_calls import call_service
+from edge_runtime.data.store import DataStore
 from edge_runtime.drivers.local_client import ask_daemon, daemon_status
 from edge_runtime.question import user_question
 from edge_runtime.settings import socket_in
 from fedpt.certificates import read_certificate
 from fedpt.errors import DeviceDownError
+from fedpt.examples import read_examples
 from tests.fakes.tiny_models import write_examples
 from tests.integration.running_fleet import PASSPHRASE, RunningFleet
 
@@ -81,7 +83,7 @@ class Federation:
     def _write_device(self, device, tiny):
         folder = self.folder / device
         folder.mkdir()
-        write_examples(folder, device, 8)
+        DataStore(folder / "private.db").add(read_examples(write_examples(folder, device, 8)))
         token = self.fleet.token(device)
         (folder / "enrolment.token").write_text(token)
         record = self.fleet.fleet.record
@@ -89,7 +91,7 @@ class Federation:
         settings = {
             "name": device,
             "small": str(tiny.small),
-            "data": f"{device}.jsonl",
+            "data": "private.db",
             "state_dir": "state",
             "training_threads": 1,
             "broker": {

@@ -18,6 +18,8 @@ from coordinator.settings import ENVIRONMENT_PREFIX, CoordinatorSettings
 from coordinator.worker.daemon import LogitWorker
 from edge_runtime.daemon import DeviceDaemon
 from edge_runtime.doctor import device_checks
+from edge_runtime.drivers.local_client import daemon_status
+from edge_runtime.settings import ENVIRONMENT_PREFIX as DEVICE_PREFIX
 from edge_runtime.settings import DeviceSettings
 from fedpt.doctor import examine
 from fedpt.drivers.child_process import end_with_parent
@@ -42,7 +44,7 @@ PERIOD_S = 0.4
 def write_device(tiny: TinyFederation, folder: Path, port: int) -> Path:
     path = folder / "device.toml"
     path.write_text(
-        f'name = "kitchen"\nsmall = "{tiny.small}"\ndata = "{tiny.data}"\nstate_dir = "device"\n'
+        f'name = "kitchen"\nsmall = "{tiny.small}"\ndata = "{tiny.store}"\nstate_dir = "device"\n'
         f"[broker]\nport = {port}\n[assistant]\nthreads = 1\n"
     )
     return path
@@ -140,6 +142,23 @@ def test_a_device_tells_of_itself_and_its_doctor_leaves_its_connection_alone(
             assert "fault" not in findings.values(), findings
         assert "STOPPING=1" in ear.pending()
     assert "connection to the broker lost" not in (tmp_path / "log").read_text()
+
+
+def test_a_running_device_counts_what_command_lines_add_and_flag(
+    tiny: TinyFederation, tmp_path: Path
+) -> None:
+    notify = tmp_path / "notify"
+    with running_mosquitto() as broker, listening(notify) as ear:
+        config = write_device(tiny, tmp_path, broker.port)
+        config.write_text(config.read_text().replace(str(tiny.store), "new.db"))
+        with running("device", "run", "--config", config, notify=notify):
+            ear.wait_for("READY=1")
+            settings = load(DeviceSettings, toml=config, prefix=DEVICE_PREFIX, environment={})
+            assert daemon_status(settings.socket)["example_count"] == 0
+            assert refusal("teach", "Good night", "Sleep well.", "--config", config) == (0, "")
+            assert refusal("teach", "My card?", "4111 1111 1111 1111", "--config", config)[0] == 0
+            status = daemon_status(settings.socket)
+            assert (status["example_count"], status["flagged_count"]) == (1, 1)
 
 
 def test_a_worker_runs_as_a_process_of_its_own_under_its_name(

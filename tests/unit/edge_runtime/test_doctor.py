@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.data.store import DataStore
 from edge_runtime.doctor import (
     device_checks,
     judge_release,
@@ -18,6 +19,7 @@ from edge_runtime.doctor import (
 from edge_runtime.updates.boot_guard import Record
 from fedpt.doctor import Finding, Level, examine, is_healthy
 from fedpt.enrolment import TokenClaims, make_token
+from fedpt.examples import Example
 from fedpt.folder_lock import sole_use_of
 from fedpt.signing import SigningKey
 from tests.fakes.brokers import free_port, running_mosquitto
@@ -29,10 +31,10 @@ def write_config(
     folder: Path, *, port: int, small: Path | str = "small.gguf", more: str = ""
 ) -> Path:
     (folder / "state").mkdir(exist_ok=True)
-    (folder / "data.jsonl").write_text('{"instruction": "a", "response": "b"}\n')
+    DataStore(folder / "private.db").add([Example("a", "b")])
     path = folder / "device.toml"
     path.write_text(
-        f'name = "kitchen"\nsmall = "{small}"\ndata = "data.jsonl"\nstate_dir = "state"\n'
+        f'name = "kitchen"\nsmall = "{small}"\ndata = "private.db"\nstate_dir = "state"\n'
         f"{more}\n[broker]\nport = {port}\n"
     )
     return path
@@ -68,12 +70,23 @@ def test_without_settings_the_board_itself_is_still_looked_at(tmp_path: Path) ->
 
 def test_everything_broken_is_told_one_by_one(tmp_path: Path) -> None:
     config = write_config(tmp_path, port=free_port())
-    (tmp_path / "data.jsonl").write_text("{broken\n")
+    (tmp_path / "private.db").write_text("{broken\n")
     (tmp_path / "small.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
     (tmp_path / "state").chmod(0o777)
     faults = [one.what for one in examined(config) if one.level == "fault"]
-    for part in ("small.gguf is not a usable GGUF", "line 1", "others may write", "refused"):
+    for part in ("small.gguf is not a usable GGUF", "no data store", "others may write", "refused"):
         assert any(part in what for what in faults), (part, faults)
+
+
+def test_flagged_and_missing_examples_are_warned_of(tmp_path: Path) -> None:
+    config = write_config(tmp_path, port=free_port())
+    store = DataStore(tmp_path / "private.db")
+    store.add([Example("my card?", "4111 1111 1111 1111")])
+    told = [one for one in examined(config) if one.what.startswith("private data: ")]
+    assert [one.level for one in told] == ["warning", "ok"]
+    assert told[0].what.startswith("private data: 1 examples seem to hold secrets")
+    store.remove([1, 2])
+    assert about(examined(config), "private data").level == "warning"
 
 
 def test_a_daemon_that_holds_the_lock_and_does_not_answer_is_a_fault(tmp_path: Path) -> None:

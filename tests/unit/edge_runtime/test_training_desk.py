@@ -44,7 +44,7 @@ class Board:
         self.settings = DeviceSettings(
             name="board-1",
             small=self.tiny.small,
-            data=self.tiny.data,
+            data=self.tiny.store,
             state_dir=self.folder / "state",
             training_threads=1,
             training_niceness=0,

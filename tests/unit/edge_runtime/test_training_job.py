@@ -10,7 +10,9 @@ from fedpt.errors import TrainingError
 from fedpt.job_folder import has_result, read_job, read_result, write_job, write_result
 from tests.fakes.wire_messages import PLAN
 
-JOB = TrainingJob(small="s.gguf", adapter="blob", data="d.jsonl", plan=PLAN, seed=3, threads=1)
+JOB = TrainingJob(
+    small="s.gguf", adapter="blob", data="d.db", up_to_place=9, plan=PLAN, seed=3, threads=1
+)
 RESULT = TrainingResult(example_count=5, seconds=2.0, loss=1.0, first_loss=2.0, tokens_per_s=9.0)
 
 

@@ -99,7 +99,7 @@ def test_a_file_that_is_none_is_told(tmp_path: Path, read) -> None:
 
 
 def test_a_file_in_another_encoding_is_told_with_the_place(tmp_path: Path) -> None:
-    with pytest.raises(DataFileError, match="is not UTF-8 at byte 3"):
+    with pytest.raises(DataFileError, match="line 1: not UTF-8 at byte 3"):
         read_examples(write(tmp_path, "Küche".encode()[:1] + b"xx\xff"))
 
 

@@ -21,6 +21,12 @@ def test_a_whole_bundle_is_read(fleet: Path) -> None:
     assert bundle.size_bytes > model.size_bytes == 300_000
 
 
+def test_first_examples_belong_to_a_bundle_and_have_no_sum(fleet: Path) -> None:
+    (fleet / "devices/kitchen/bundle/fedpt/examples.jsonl").write_text("{}")
+    names = {file.name for file in read_bundle(fleet, "kitchen", now_unix_s=0).files}
+    assert "fedpt/examples.jsonl" in names
+
+
 def test_an_unknown_device_is_told_with_those_known(fleet: Path) -> None:
     add_device_record(fleet, "attic")
     with pytest.raises(UsageError, match=r"'garage' in .*: attic, kitchen"):

@@ -58,6 +58,15 @@ def test_only_its_owner_can_read_a_token(tmp_path: Path) -> None:
     assert token.stat().st_mode & 0o777 == 0o600
 
 
+def test_first_examples_are_for_their_owner_and_in_no_sum(tmp_path: Path) -> None:
+    request = replace(bundle_request(tmp_path), examples=b'{"instruction": "a", "response": "b"}\n')
+    build_bundle(request, tmp_path / "bundle")
+    own = tmp_path / "bundle" / "fedpt"
+    assert (own / "examples.jsonl").read_bytes() == request.examples
+    assert (own / "examples.jsonl").stat().st_mode & 0o777 == 0o600
+    assert "examples.jsonl" not in (own / "SHA256SUMS").read_text()
+
+
 def test_a_ready_identity_takes_the_tokens_place(tmp_path: Path) -> None:
     request = replace(bundle_request(tmp_path), token=None, identity=(b"CERT\n", b"KEY\n"))
     build_bundle(request, tmp_path / "bundle")

@@ -38,6 +38,10 @@ def test_init_list_and_add_as_far_as_they_go_without_a_server(run, tmp_path):
     assert "no answer from the enrolment service" in listed.stderr
     missing = run("add", "kitchen", "--board", "rpi5", code=1)
     assert "fedpt fleet release model" in missing.stderr
+    (tmp_path / "first.jsonl").write_text('{"instruction": "a", "response": "b"}\n{broken\n')
+    first = ("add", "kitchen", "--board", "rpi5", "--examples", "first.jsonl")
+    assert "first.jsonl, line 2: not JSON" in run(*first, code=1).stderr
+    assert "learns from no examples" in run(*first, "--answers-only", code=1).stderr
     assert run("add", "kitchen", "--board", "toaster", code=2).stderr.count("\n") == 1
     assert "is a name of the server's own" in run("add", "broker", "--board", "rpi5", code=2).stderr
     assert "say what board it is" in run("add", "kitchen", code=2).stderr

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.data.store import DataStore
 from edge_runtime.drivers.trainer import Trainer, reason_of
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.training_job import MEMORY_ADVICE, TrainingResult, TrainingStep
 from fedpt.adapters import adapter_from_bytes, require_same_form
+from fedpt.errors import UsageError
+from fedpt.examples import Example
 from fedpt.kernel_memory import memory_bytes
 from fedpt.wire.messages import TrainingPlan
 from tests.fakes.tiny_federation import EXAMPLES, TinyFederation
@@ -47,7 +50,7 @@ class Daemon:
 
 def settings(tiny: TinyFederation, folder: Path) -> DeviceSettings:
     return DeviceSettings(
-        name="board-1", small=tiny.small, data=tiny.data, state_dir=folder, training_threads=1
+        name="board-1", small=tiny.small, data=tiny.store, state_dir=folder, training_threads=1
     )
 
 
@@ -103,6 +106,64 @@ def test_a_training_goes_on_where_its_process_was_killed(
     again.start(trainer, tiny.adapter_blob, FOR_EVER)
     assert again.steps.get(timeout=PATIENCE_S).done >= 5
     trainer.stop()
+
+
+def test_examples_added_meanwhile_wait_and_the_interrupted_training_goes_on(
+    tiny: TinyFederation, tmp_path: Path
+) -> None:
+    store = DataStore(tmp_path / "private.db")
+    store.add(EXAMPLES)
+    often = settings(tiny, tmp_path).model_copy(
+        update={"training_checkpoint_steps": 1, "data": store.path}
+    )
+    daemon = Daemon()
+    daemon.start(Trainer(often), tiny.adapter_blob, FOR_EVER)
+    while daemon.steps.get(timeout=PATIENCE_S).done < 5:
+        pass
+    store.add([Example("Good night", "Sleep well.")])  # while it runs
+    os.kill(_training_process(tmp_path), signal.SIGKILL)
+    daemon.ends.get(timeout=PATIENCE_S)
+    again, trainer = Daemon(), Trainer(often)
+    again.start(trainer, tiny.adapter_blob, FOR_EVER)
+    assert again.steps.get(timeout=PATIENCE_S).done >= 5
+    trainer.stop()
+    again.ends.get(timeout=PATIENCE_S)
+    other = Daemon()
+    other.start(Trainer(often), tiny.adapter_blob, PLAN)  # another training
+    result, _, _ = other.ends.get(timeout=PATIENCE_S)
+    assert result is not None
+    assert result.example_count == len(EXAMPLES) + 1
+
+
+def test_a_removed_example_is_not_gone_on_with(tiny: TinyFederation, tmp_path: Path) -> None:
+    store = DataStore(tmp_path / "private.db")
+    store.add(EXAMPLES)
+    often = settings(tiny, tmp_path).model_copy(
+        update={"training_checkpoint_steps": 1, "data": store.path}
+    )
+    daemon = Daemon()
+    daemon.start(Trainer(often), tiny.adapter_blob, FOR_EVER)
+    while daemon.steps.get(timeout=PATIENCE_S).done < 5:
+        pass
+    os.kill(_training_process(tmp_path), signal.SIGKILL)
+    daemon.ends.get(timeout=PATIENCE_S)
+    store.remove([1])
+    again, trainer = Daemon(), Trainer(often)
+    again.start(trainer, tiny.adapter_blob, FOR_EVER)
+    assert again.steps.get(timeout=PATIENCE_S).done == 1
+    trainer.stop()
+
+
+def test_without_examples_or_a_store_a_training_says_so(
+    tiny: TinyFederation, tmp_path: Path
+) -> None:
+    daemon, here = Daemon(), settings(tiny, tmp_path)
+    empty = here.model_copy(update={"data": tmp_path / "private.db"})
+    daemon.start(Trainer(empty), tiny.adapter_blob, PLAN)
+    fault = daemon.ends.get(timeout=PATIENCE_S)[2]
+    assert fault == f"{tmp_path}/private.db holds no examples to train on: fedpt device data add"
+    with pytest.raises(UsageError, match="no data store"):
+        daemon.start(Trainer(here.model_copy(update={"data": None})), tiny.adapter_blob, PLAN)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ import msgspec
 import numpy as np
 import pytest
 
+from edge_runtime.data.store import DataStore
 from edge_runtime.training.checkpoint import Checkpoints
 from edge_runtime.training.how import How
 from edge_runtime.training.network import Network
 from edge_runtime.training.trainer import Task, train
 from edge_runtime.training_job import CHECKPOINT_NAME, UPDATE_NAME, TrainingJob, TrainingStep
 from fedpt.errors import StorageError
-from fedpt.examples import Example, write_examples
+from fedpt.examples import Example
 from fedpt.job_folder import has_result, write_job
 from fedpt.wire.messages import TrainingPlan
 from tests.fakes.killed_training import train_until_killed
@@ -31,16 +32,17 @@ STEPS = 24
 
 @pytest.fixture
 def job(tiny: TinyFederation, tmp_path: Path) -> TrainingJob:
-    data = tmp_path / "data.jsonl"
-    write_examples(data, [Example(f"Turn on lamp {n}", f"Lamp {n} is on.") for n in range(24)])
+    store = DataStore(tmp_path / "private.db")
+    store.add([Example(f"Turn on lamp {n}", f"Lamp {n} is on.") for n in range(24)])
     return TrainingJob(
-        small=str(tiny.small), adapter=str(tiny.adapter_blob), data=str(data), plan=PLAN,
-        seed=5, threads=1, checkpoint_steps=3, precision="float32",
+        small=str(tiny.small), adapter=str(tiny.adapter_blob), data=str(store.path),
+        up_to_place=store.last_place(), plan=PLAN, seed=5, threads=1,
+        checkpoint_steps=3, precision="float32",
     )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_however_often_it_is_killed_the_update_is_that_of_an_undisturbed_run(
+def test_however_often_it_is_killed_and_whatever_is_added_the_update_is_the_same(
     job: TrainingJob, tmp_path: Path
 ) -> None:
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
@@ -49,6 +51,7 @@ def test_however_often_it_is_killed_the_update_is_that_of_an_undisturbed_run(
     assert not train_until_killed(undisturbed)
     rng = random.Random(11)
     kills = sum(train_until_killed(disturbed, steps=rng.randint(1, 7)) for _ in range(3))
+    DataStore(Path(job.data)).add([Example("Good night", "Sleep well.")])
     kills += sum(train_until_killed(disturbed, seconds=rng.uniform(0.3, 1.5)) for _ in range(3))
     assert kills >= 3
     assert not train_until_killed(disturbed)

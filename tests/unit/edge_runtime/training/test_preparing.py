@@ -10,9 +10,11 @@ from tests.fakes.tiny_federation import EXAMPLES
 
 pytestmark = pytest.mark.llama
 
+NUMBERED = dict(enumerate(EXAMPLES, start=1))
+
 
 def test_long_examples_are_cut_to_the_room_counted_and_keep_an_answer(model: LlamaModel) -> None:
-    whole, short = (prepare(model, EXAMPLES, room=room) for room in (1000, 16))
+    whole, short = (prepare(model, NUMBERED, room=room) for room in (1000, 16))
     assert (whole.truncated, short.truncated) == (0, len(EXAMPLES))
     assert max(map(len, short.kept)) == 16
     for before, after in zip(whole.kept, short.kept, strict=True):
@@ -23,8 +25,8 @@ def test_long_examples_are_cut_to_the_room_counted_and_keep_an_answer(model: Lla
 
 
 def test_a_budget_may_cut_further(model: LlamaModel) -> None:
-    assert cut(prepare(model, EXAMPLES, room=1000), 16).truncated == len(EXAMPLES)
-    assert cut(prepare(model, EXAMPLES, room=1000), 1000).truncated == 0
+    assert cut(prepare(model, NUMBERED, room=1000), 16).truncated == len(EXAMPLES)
+    assert cut(prepare(model, NUMBERED, room=1000), 1000).truncated == 0
 
 
 class Deaf:
@@ -39,8 +41,8 @@ class Deaf:
 
 
 def test_an_answer_of_no_tokens_is_dropped_and_the_others_keep_their_numbers() -> None:
-    data = [Example("one", "1"), Example("two", "?"), Example("three", "3")]
+    data = {4: Example("one", "1"), 7: Example("two", "?"), 9: Example("three", "3")}
     prepared = prepare(Deaf(), data, room=100)
-    assert (prepared.numbers, prepared.dropped) == ([1, 3], 1)
+    assert (prepared.numbers, prepared.dropped) == ([4, 9], 1)
     with pytest.raises(DataFileError, match="of 1 examples none has an answer"):
-        prepare(Deaf(), data[1:2], room=100)
+        prepare(Deaf(), {7: data[7]}, room=100)

@@ -97,7 +97,7 @@ def test_too_small_a_budget_says_which_would_do(once: Once) -> None:
 
 def test_data_that_is_not_utf8_is_refused(once: Once) -> None:
     lines(once, b'{"instruction": "a", "response": "b"}', b'{"instruction": "\xff"}')
-    require_refused(once, DataFileError, "is not UTF-8 at byte")
+    require_refused(once, DataFileError, "line 2: not UTF-8 at byte")
 
 
 def test_an_empty_answer_is_refused_with_its_line(once: Once) -> None:
