@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ _WAYS: Final = {
     ),
 }
 _MEGABYTE: Final = 1e6
+_RATE: Final = 1e-3
 
 
 def main() -> None:
@@ -93,18 +95,16 @@ def _measure(way: str, flags: argparse.Namespace) -> dict[str, Any]:
     adapter = new_adapter(8, 0)(file)
     examples = _examples(file.tensors["token_embd.weight"].shape[0], flags)
     how = _WAYS[way]
-    add_gradients, factors = (
+    add_gradients, factors, change = (
         _plain(file, adapter, examples, way) if how is None else _ours(file, adapter, examples, how)
     )
     del adapter, file
-    optimiser = torch.optim.AdamW(factors, lr=1e-3, weight_decay=0.0)
     losses, seconds, cpu = [], [], []
     for _ in range(flags.steps):
         start, cpu_start = time.perf_counter(), time.process_time()
-        optimiser.zero_grad(set_to_none=True)
         losses.append(add_gradients())
         torch.nn.utils.clip_grad_norm_(factors, 1.0)
-        optimiser.step()
+        change()
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - cpu_start)
     tokens = flags.batch * flags.tokens
@@ -126,10 +126,11 @@ def _examples(vocabulary: int, flags: argparse.Namespace) -> list[Any]:
     return [EncodedExample(tuple(row[:half]), tuple(row[half:])) for row in rows]
 
 
-Gradients = tuple[Callable[[], float], list[Any]]
+Training = tuple[Callable[[], float], list[Any], Callable[[], None]]
+"""Adds gradients up and gives the loss; the factors; changes them."""
 
 
-def _plain(file: Any, adapter: Any, examples: Sequence[Any], way: str) -> Gradients:
+def _plain(file: Any, adapter: Any, examples: Sequence[Any], way: str) -> Training:
     """As in any tutorial: whole logits, prompts masked by labels."""
     import torch
 
@@ -147,10 +148,18 @@ def _plain(file: Any, adapter: Any, examples: Sequence[Any], way: str) -> Gradie
         loss.backward()
         return float(loss.detach())
 
-    return add_gradients, trainable(network)
+    factors = trainable(network)
+    optimiser = torch.optim.AdamW(factors, lr=_RATE, weight_decay=0.0)
+
+    def change() -> None:
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    return add_gradients, factors, change
 
 
-def _ours(file: Any, adapter: Any, examples: Sequence[Any], how: How) -> Gradients:
+def _ours(file: Any, adapter: Any, examples: Sequence[Any], how: How) -> Training:
+    from edge_runtime.training.adam import Adam
     from edge_runtime.training.memory import give_back_memory
     from edge_runtime.training.network import open_network
     from edge_runtime.training.passes import passes
@@ -170,7 +179,8 @@ def _ours(file: Any, adapter: Any, examples: Sequence[Any], how: How) -> Gradien
             total += float(loss.detach())
         return total
 
-    return add_gradients, list(network.factors.values())
+    factors = list(network.factors.values())
+    return add_gradients, factors, partial(Adam(factors).step, _RATE)
 
 
 def _row(way: str, measured: dict[str, Any]) -> Row:

@@ -33,7 +33,7 @@ from edge_runtime.training.memory import (
     resident_bytes,
 )
 from edge_runtime.training.memory_plan import MEGABYTE, Sizes, choose, smallest_budget
-from edge_runtime.training.network import load_code, open_network
+from edge_runtime.training.network import open_network
 from edge_runtime.training.placement import HOST, best_placement
 from edge_runtime.training.precision import faster_precision
 from edge_runtime.training.preparing import Prepared, cut, prepare
@@ -97,7 +97,6 @@ def fine_tune(request: Request, *, on_step: Callable[[TrainingStep], None]) -> F
     checkpoints = Checkpoints(
         request.checkpoint, _fingerprint(request, adapter, prepared), request.checkpoint_steps
     )
-    load_code(file)
     there = resident_bytes()
     found = checkpoints.position()
     sizes = _sizes(file, adapter, prepared, request.plan.batch_examples)

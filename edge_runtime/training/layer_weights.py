@@ -3,12 +3,15 @@
 Both are one `Weights`; a linear layer does not know which it has.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 
+from edge_runtime.training.how import How
 from edge_runtime.training.mapped_weights import MappedMatrix
+from edge_runtime.training.precision import DTYPES
 
 
 class Weights(Protocol):
@@ -74,3 +77,20 @@ class OnDemand:
         if self.module not in current.values:
             current.values[self.module] = self.matrix.expanded(self.dtype)
         return current.values[self.module]
+
+
+WeightsOf: TypeAlias = Callable[[str, str], Weights]
+"""From a module's path, and the layer that it is in, to its weights."""
+
+
+def weights_of(matrices: Mapping[str, MappedMatrix], how: How) -> WeightsOf:
+    """Weights as a mode keeps them."""
+    dtype, current = DTYPES[how.precision], OneLayer()
+
+    def find(module: str, layer: str) -> Weights:
+        matrix = matrices[module]
+        if how.mode == "expanded":
+            return Expanded(matrix.expanded(dtype))
+        return OnDemand(module, layer, matrix, dtype, current)
+
+    return find
