@@ -35,6 +35,8 @@ _WAYS: Final = {
     ),
     "mapped, bfloat16": How(mode="mapped", recompute=False, pass_tokens=512, precision="bfloat16"),
     "mapped, bfloat16, again": How(mode="mapped", recompute=True, precision="bfloat16"),
+    "quanto, bfloat16": How(mode="quanto", recompute=False, pass_tokens=512, precision="bfloat16"),
+    "quanto, bfloat16, again": How(mode="quanto", recompute=True, precision="bfloat16"),
     "smallest": How(
         mode="mapped", recompute=True, thrifty=True, pass_tokens=256, precision="bfloat16"
     ),

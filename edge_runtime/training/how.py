@@ -4,15 +4,16 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-Mode: TypeAlias = Literal["plain", "expanded", "mapped"]
+Mode: TypeAlias = Literal["plain", "expanded", "mapped", "quanto"]
 """`plain`: transformers and PEFT as they are, the reference. `expanded`: the base's matrices are
-kept expanded. `mapped`: they stay in the GGUF file, quantised, and are expanded layer by layer."""
+kept expanded. `mapped`: they stay in the GGUF file, quantised, and are expanded layer by layer.
+`quanto`: they are rounded once more, to int8 in memory, by optimum.quanto."""
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 
 class How(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to train; all give the same losses, up to rounding."""
+    """One way to train; all give the same losses, up to rounding, that of `quanto` to int8."""
 
     mode: Mode = "mapped"
     precision: Precision = "float32"

@@ -1,6 +1,6 @@
 """Frozen weights as the layers ask for them: expanded once, or again for every layer.
 
-Both are one `Weights`; a linear layer does not know which it has.
+All are `Weights`; a linear layer does not know which it has. int8 ones are `quanto_weights`'.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +12,7 @@ import torch
 from edge_runtime.training.how import How
 from edge_runtime.training.mapped_weights import MappedMatrix
 from edge_runtime.training.precision import DTYPES
+from fedpt.errors import TrainingError
 
 
 class Weights(Protocol):
@@ -84,13 +85,20 @@ WeightsOf: TypeAlias = Callable[[str, str], Weights]
 
 
 def weights_of(matrices: Mapping[str, MappedMatrix], how: How) -> WeightsOf:
-    """Weights as a mode keeps them."""
+    """Weights as a mode keeps them.
+
+    Raises:
+        TrainingError: The mode needs a library that is not there.
+    """
     dtype, current = DTYPES[how.precision], OneLayer()
-
-    def find(module: str, layer: str) -> Weights:
-        matrix = matrices[module]
-        if how.mode == "expanded":
-            return Expanded(matrix.expanded(dtype))
-        return OnDemand(module, layer, matrix, dtype, current)
-
-    return find
+    if how.mode == "expanded":
+        return lambda module, _: Expanded(matrices[module].expanded(dtype))
+    if how.mode == "mapped":
+        return lambda module, layer: OnDemand(module, layer, matrices[module], dtype, current)
+    try:
+        from edge_runtime.training.quanto_weights import quantised  # takes memory
+    except ImportError as error:
+        raise TrainingError(
+            "mode quanto needs optimum-quanto; install it with: pip install 'fedpt[quanto]'"
+        ) from error
+    return lambda module, _: quantised(matrices[module], dtype)

@@ -1,13 +1,19 @@
 """Every mode gives the losses and gradients of transformers with PEFT."""
 
+import subprocess
+import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
+from converters.answer_positions import answer_tokens
+from converters.gguf_to_torch import load_causal_lm
+from converters.lora_in_torch import answer_logits, put_on
 from converters.model_to_gguf import convert_model
 from converters.tensor_names import linear_shapes
 from edge_runtime.training.how import How
@@ -86,6 +92,39 @@ def test_every_family_trains_as_in_transformers(
     require_equal(lean, plain)
 
 
+@pytest.mark.parametrize("family", ["phi3, long rope, tied", "gemma3", "llama 3 rope"])
+def test_long_texts_turn_as_in_transformers(tmp_path: Path, family: str) -> None:
+    convert_model(make_tiny_family(tmp_path / "m", family), tmp_path / "m.gguf", kind="F32")
+    file = read_gguf(tmp_path / "m.gguf")
+    text = np.random.default_rng(0).integers(3, 380, 400).tolist()
+    long = [EncodedExample(tuple(text[:300]), tuple(text[300:]))]
+    adapter = adapter_for(file)
+    plain, lean = (
+        loss_and_gradients(open_network(file, adapter, How(mode=mode)), long)
+        for mode in ("plain", "mapped")
+    )
+    require_equal(lean, plain)
+
+
+def test_a_lean_training_loads_neither_transformers_nor_a_compiler(tiny: TinyFederation) -> None:
+    script = (
+        "import sys; from pathlib import Path; import edge_runtime.training.__main__;"
+        "from edge_runtime.training.adam import Adam;"
+        "from edge_runtime.training.fine_tuning import new_adapter;"
+        "from edge_runtime.training.how import How;"
+        "from edge_runtime.training.network import open_network;"
+        "from fedpt.chat import EncodedExample; from fedpt.gguf_file import read_gguf;"
+        "file = read_gguf(Path(sys.argv[1]));"
+        "network = open_network(file, new_adapter(2, 0)(file), How());"
+        "network.loss([EncodedExample((1, 5), (6, 7))]).backward();"
+        "Adam(list(network.factors.values())).step(1e-3);"
+        "print(sorted({'transformers', 'peft', 'torch._dynamo'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", script, str(tiny.small)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_0", "Q4_1", "Q5_0"])
 def test_a_quantised_base_is_the_one_that_is_served(
     tiny: TinyFederation, tmp_path: Path, encoded: list[EncodedExample], kind: str
@@ -106,6 +145,44 @@ def test_half_precision_is_near(
     plain = nll(open_tiny(How(mode="plain")), encoded)
     half = nll(open_tiny(How(precision="bfloat16")), encoded)
     assert half == pytest.approx(plain, rel=0.02)  # bfloat16 has eight bits
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # quanto's own
+def test_quanto_trains_as_a_plain_loop_on_a_base_that_quanto_rounded(
+    tiny: TinyFederation, encoded: list[EncodedExample]
+) -> None:
+    ours = loss_and_gradients(
+        open_network(read_gguf(tiny.small), tiny.adapter, How(mode="quanto")), encoded
+    )
+    require_equal(ours, loss_and_gradients(RoundedByQuanto(tiny), encoded))
+
+
+def test_quanto_is_near_the_served_weights(
+    open_tiny: Callable[[How], Network], encoded: list[EncodedExample]
+) -> None:
+    plain = nll(open_tiny(How(mode="plain")), encoded)
+    assert nll(open_tiny(How(mode="quanto")), encoded) == pytest.approx(plain, rel=0.02)
+
+
+class RoundedByQuanto:
+    """transformers, PEFT and quanto, as their documentation puts them together."""
+
+    def __init__(self, tiny: TinyFederation) -> None:
+        from optimum.quanto import freeze, qint8, quantize
+
+        model = load_causal_lm(tiny.small)
+        quantize(model, weights=qint8, exclude="lm_head")
+        freeze(model)
+        self._network = put_on(model, tiny.adapter).eval()
+        self.factors = {
+            name.replace(".default.", "."): one
+            for name, one in self._network.named_parameters()
+            if one.requires_grad
+        }
+
+    def loss(self, examples: Sequence[EncodedExample]) -> torch.Tensor:
+        logits = answer_logits(self._network, examples)
+        return cross_entropy(logits, answer_tokens(examples), reduction="sum")
 
 
 class SecondMemory:
