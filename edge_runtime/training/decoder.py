@@ -13,10 +13,10 @@ from converters.architectures.table import Change, Part
 from converters.config_values import number
 from converters.model_source import SourceModel, gguf_model
 from converters.rotary_settings import factor_tensors
-from converters.tensor_names import parts_of, sizes_of
+from converters.tensor_names import gguf_names, parts_of, sizes_of
 from edge_runtime.training.decoder_layer import ACTIVATIONS, DecoderLayer, Function, Heads
 from edge_runtime.training.how import How
-from edge_runtime.training.layer_weights import WeightsOf, weights_of
+from edge_runtime.training.layer_weights import Weights, weights_of
 from edge_runtime.training.low_rank_linear import LowRankLinear, Pair
 from edge_runtime.training.mapped_embedding import MappedEmbedding
 from edge_runtime.training.mapped_weights import MappedMatrix, map_matrices
@@ -91,9 +91,10 @@ def open_decoder(file: GgufFile, low_rank: LowRank, how: How, placement: Placeme
     architecture, dtype = source.architecture, DTYPES[how.precision]
     matrices = map_matrices(file, placement)
     named = {name: matrices.get(module) for module, (name, _) in _parts(source).items()}
+    weights = weights_of(_linear_modules(source), matrices, how)
     functions = {
         **_norms(source, placement),
-        **_linear_layers(source, weights_of(matrices, how), low_rank, placement=placement),
+        **_linear_layers(source, weights, low_rank, placement=placement),
     }
     sizes = sizes_of(architecture, file.metadata, source.row_count)
     embedding = matrices[architecture.embedding]
@@ -117,6 +118,16 @@ def _parts(source: SourceModel) -> dict[str, tuple[str, Part]]:
     return parts_of(source.architecture, source.layers)
 
 
+def _linear_modules(source: SourceModel) -> list[list[str]]:
+    """The linear layers' paths, layer by layer."""
+    architecture = source.architecture
+    linear = [module for module, part in architecture.layer_parts.items() if part.linear]
+    return [
+        [f"{architecture.layers}.{layer}.{module}" for module in linear]
+        for layer in range(source.layers)
+    ]
+
+
 def _norms(source: SourceModel, placement: Placement) -> dict[str, Function]:
     """By GGUF's names."""
     epsilons = source.architecture.fractions
@@ -138,28 +149,28 @@ def _norms(source: SourceModel, placement: Placement) -> dict[str, Function]:
 
 
 def _linear_layers(
-    source: SourceModel, weights: WeightsOf, low_rank: LowRank, *, placement: Placement
+    source: SourceModel, weights: Mapping[str, Weights], low_rank: LowRank, *, placement: Placement
 ) -> dict[str, Function]:
     """By GGUF's names.
 
     Raises:
         TrainingError: The adapter changes something else too, or is of another shape.
     """
-    linear = {module: name for module, (name, part) in _parts(source).items() if part.linear}
-    other = sorted(low_rank.pairs.keys() - linear)
+    other = sorted(low_rank.pairs.keys() - weights)
     if other:
         raise TrainingError(
             f"the adapter changes {other[0]}, which is no linear layer within the layers; only"
             " mode plain can train that"
         )
     layers: dict[str, Function] = {}
-    for module, name in linear.items():
-        matrix, pair = weights(module, name.rpartition(".")[0]), low_rank.pairs.get(module)
+    names = gguf_names(source.architecture, source.layers)
+    for module, matrix in weights.items():
+        pair = low_rank.pairs.get(module)
         if pair is not None:
             _require_fit(module, pair, matrix.shape)
         key = f"{module}.bias"
         bias = _vector(source, key, placement) if key in source.tensors else None
-        layers[name] = LowRankLinear(matrix, bias, pair, low_rank.scale)
+        layers[names[module]] = LowRankLinear(matrix, bias, pair, low_rank.scale)
     return layers
 
 

@@ -3,13 +3,14 @@
 All are `Weights`; a linear layer does not know which it has. int8 ones are `quanto_weights`'.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from edge_runtime.training.how import How
+from edge_runtime.training.layer_turns import LayerTurns, Place
 from edge_runtime.training.mapped_weights import MappedMatrix
 from edge_runtime.training.precision import DTYPES
 from fedpt.errors import TrainingError
@@ -43,26 +44,13 @@ class Expanded:
         return self.values
 
 
-@dataclass(slots=True)
-class OneLayer:
-    """What is expanded at the moment: the matrices of one layer only.
-
-    A layer's backward pass, after its activations were computed again, finds them still here.
-    """
-
-    layer: str = ""
-    values: dict[str, torch.Tensor] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class OnDemand:
     """A matrix that is expanded from the file when its layer is computed."""
 
-    module: str
-    layer: str
+    place: Place
     matrix: MappedMatrix
-    dtype: torch.dtype
-    current: OneLayer
+    turns: LayerTurns
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,34 +59,43 @@ class OnDemand:
 
     def tensor(self) -> torch.Tensor:
         """Its values; the matrices of any other layer are forgotten."""
-        current = self.current
-        if current.layer != self.layer:
-            current.layer = self.layer
-            current.values.clear()
-        if self.module not in current.values:
-            current.values[self.module] = self.matrix.expanded(self.dtype)
-        return current.values[self.module]
+        return self.turns.values(self.place)
 
 
-WeightsOf: TypeAlias = Callable[[str, str], Weights]
-"""From a module's path, and the layer that it is in, to its weights."""
+def weights_of(
+    layers: Sequence[Sequence[str]], matrices: Mapping[str, MappedMatrix], how: How
+) -> dict[str, Weights]:
+    """Weights as a mode keeps them, by module.
 
-
-def weights_of(matrices: Mapping[str, MappedMatrix], how: How) -> WeightsOf:
-    """Weights as a mode keeps them.
+    Args:
+        layers: The modules of each layer that have some.
+        matrices: By module.
+        how: Mode and precision.
 
     Raises:
         TrainingError: The mode needs a library that is not there.
     """
-    dtype, current = DTYPES[how.precision], OneLayer()
-    if how.mode == "expanded":
-        return lambda module, _: Expanded(matrices[module].expanded(dtype))
+    dtype = DTYPES[how.precision]
     if how.mode == "mapped":
-        return lambda module, layer: OnDemand(module, layer, matrices[module], dtype, current)
+        turns = LayerTurns([{one: matrices[one] for one in modules} for modules in layers], dtype)
+        return {
+            module: OnDemand(Place(number, module), matrices[module], turns)
+            for number, modules in enumerate(layers)
+            for module in modules
+        }
+    keep = _quantised() if how.mode == "quanto" else _expanded
+    return {module: keep(matrices[module], dtype) for modules in layers for module in modules}
+
+
+def _expanded(matrix: MappedMatrix, dtype: torch.dtype) -> Weights:
+    return Expanded(matrix.expanded(dtype))
+
+
+def _quantised() -> Callable[[MappedMatrix, torch.dtype], Weights]:
     try:
         from edge_runtime.training.quanto_weights import quantised  # takes memory
     except ImportError as error:
         raise TrainingError(
             "mode quanto needs optimum-quanto; install it with: pip install 'fedpt[quanto]'"
         ) from error
-    return lambda module, _: quantised(matrices[module], dtype)
+    return quantised
