@@ -70,7 +70,7 @@ def _flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--model", type=Path, required=True, help="GGUF; its values are the original")
-    add("--kinds", nargs="+", default=["Q4_0", "Q3_K_S", "Q2_K"], help="what is served")
+    add("--kinds", nargs="+", default=["Q8_0", "Q4_0", "Q3_K_S"], help="what is served")
     add("--data", type=Path, help="examples to train on, JSONL")
     add("--held-out", type=Path, help="examples to judge by, JSONL")
     add("--examples", type=int, default=128, help="how many of the data")

@@ -5,6 +5,7 @@ All are `Weights`; a linear layer does not know which it has. int8 ones are `qua
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from edge_runtime.training.how import How
 from edge_runtime.training.layer_turns import LayerTurns, Place
 from edge_runtime.training.mapped_weights import MappedMatrix
+from edge_runtime.training.memory import give_back_holes
 from edge_runtime.training.precision import DTYPES
 from fedpt.errors import TrainingError
 
@@ -84,7 +86,11 @@ def weights_of(
             for module in modules
         }
     keep = _quantised() if how.mode == "quanto" else _expanded
-    return {module: keep(matrices[module], dtype) for modules in layers for module in modules}
+    weights = {}
+    for module in chain.from_iterable(layers):
+        weights[module] = keep(matrices[module], dtype)
+        give_back_holes()  # what was expanded on the way lies between what stays: 400 MB at last
+    return weights
 
 
 def _expanded(matrix: MappedMatrix, dtype: torch.dtype) -> Weights:

@@ -25,7 +25,7 @@ _HALF_SLACK: Final = 80 * MEGABYTE
 _QUANTO_CODE: Final = 120 * MEGABYTE
 """What importing optimum.quanto takes, transformers and torch's compiler included."""
 _SAFETY: Final = 1.05
-_FRAGMENTS: Final = {"float32": 2.8, "bfloat16": 2.1}
+_FRAGMENTS: Final = {"float32": 2.8, "bfloat16": 1.6}
 """What the C library and the matrix library hold when activations take 1, unless thrifty."""
 _THRIFTY_SLOWDOWN: Final = 1.35
 _MATMUL_FLOPS: Final = 150e9

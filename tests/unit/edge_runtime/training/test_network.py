@@ -167,6 +167,15 @@ def test_quanto_is_near_the_served_weights(
     assert nll(open_tiny(How(mode="quanto")), encoded) == pytest.approx(plain, rel=0.02)
 
 
+def test_without_quanto_its_mode_says_what_to_install(
+    tiny: TinyFederation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optimum.quanto", None)
+    monkeypatch.delitem(sys.modules, "edge_runtime.training.quanto_weights", raising=False)
+    with pytest.raises(TrainingError, match=r"pip install 'fedpt\[quanto\]'"):
+        open_network(read_gguf(tiny.small), tiny.adapter, How(mode="quanto"))
+
+
 class RoundedByQuanto:
     """transformers, PEFT and quanto, as their documentation puts them together."""
 
