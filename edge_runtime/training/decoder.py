@@ -64,7 +64,8 @@ class Decoder:
         """`(B, T)` to `(B, T, H)`."""
         x = self.embedding(ids)
         if self.positions is not None:
-            x = x + self.positions.chunk(0, ids.shape[1], self.dtype)
+            last = self.positions.shape[0] - 1  # padding may lie behind it
+            x = x + self.positions.rows(torch.arange(ids.shape[1]).clamp_(max=last), self.dtype)
         return x
 
     def turns(self, tokens: int) -> dict[str, Turns]:

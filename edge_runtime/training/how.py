@@ -21,7 +21,7 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
     recompute: bool = True
     """Compute a layer's activations again in the backward pass, instead of keeping them."""
     thrifty: bool = False
-    """Give memory back to the system as soon as it is free: slower by a third, and smaller."""
+    """Give memory back to the system as soon as it is free: nearly twice as slow, and smaller."""
     pass_tokens: int = 1024
     """Tokens that go through the model at once, padding included; a longer example goes alone."""
     context_tokens: int = 1024

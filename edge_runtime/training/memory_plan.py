@@ -25,9 +25,9 @@ _HALF_SLACK: Final = 80 * MEGABYTE
 _QUANTO_CODE: Final = 120 * MEGABYTE
 """What importing optimum.quanto takes, transformers and torch's compiler included."""
 _SAFETY: Final = 1.05
-_FRAGMENTS: Final = {"float32": 2.8, "bfloat16": 1.6}
+_FRAGMENTS: Final = {"float32": 2.2, "bfloat16": 1.6}
 """What the C library and the matrix library hold when activations take 1, unless thrifty."""
-_THRIFTY_SLOWDOWN: Final = 1.35
+_THRIFTY_SLOWDOWN: Final = 1.8
 _MATMUL_FLOPS: Final = 150e9
 _EXPANDED_PER_S: Final = 1e9
 """Numbers dequantised a second. Only the ratio of the two matters here."""
