@@ -27,6 +27,7 @@ from edge_runtime.training.how import How, Mode, Precision
 from edge_runtime.training.mapped_weights import MappedMatrix, map_matrices
 from edge_runtime.training.memory import (
     available_bytes,
+    give_back_holes,
     give_back_memory,
     keep_few_kernels,
     peak_bytes,
@@ -97,6 +98,7 @@ def fine_tune(request: Request, *, on_step: Callable[[TrainingStep], None]) -> F
     checkpoints = Checkpoints(
         request.checkpoint, _fingerprint(request, adapter, prepared), request.checkpoint_steps
     )
+    give_back_holes()
     there = resident_bytes()
     found = checkpoints.position()
     sizes = _sizes(file, adapter, prepared, request.plan.batch_examples)
