@@ -30,8 +30,11 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of order and new adapter.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Unset: all cores.")] = None,
     mode: Annotated[
-        Literal["auto", "plain", "expanded", "mapped"],
-        typer.Option(help="How the base is kept; auto: the fastest that the budget allows."),
+        Literal["auto", "plain", "expanded", "mapped", "quanto"],
+        typer.Option(
+            help="How the base is kept; auto: expanded or mapped, the fastest that the budget"
+            " allows; quanto: int8 by optimum.quanto, rounded once more."
+        ),
     ] = "auto",
     precision: Annotated[
         Literal["float32", "bfloat16", "auto"],

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from edge_runtime.training.adam import Adam
 from edge_runtime.training.how import How
 from fedpt.files import written_aside
 
@@ -50,19 +51,17 @@ class Checkpoints:
     """Of all that a training starts from; a checkpoint of anything else is not ours."""
     every_steps: int = 20
 
-    def save(self, position: Position, optimiser: torch.optim.Optimizer, names: list[str]) -> None:
+    def save(self, position: Position, optimiser: Adam, names: list[str]) -> None:
         """Replace the checkpoint.
 
         Raises:
             StorageError: The disk is full, say; the one before is then still there.
         """
         tensors = {}
-        factors = optimiser.param_groups[0]["params"]
-        for name, factor in zip(names, factors, strict=True):
+        for name, factor, moments in zip(names, optimiser.factors, optimiser.moments, strict=True):
             tensors[name] = factor.detach()
-            for moment in _MOMENTS:
-                if moment in optimiser.state[factor]:
-                    tensors[f"{name}.{moment}"] = optimiser.state[factor][moment]
+            for kind, moment in zip(_MOMENTS, moments, strict=True):
+                tensors[f"{name}.{kind}"] = moment
         metadata = {_KEY: msgspec.json.encode([self.fingerprint, position]).decode()}
         with written_aside(self.path) as aside:
             try:
@@ -84,24 +83,17 @@ class Checkpoints:
             return None
         return position if fingerprint == self.fingerprint else None
 
-    def restore(
-        self, factors: Mapping[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer
-    ) -> None:
+    def restore(self, factors: Mapping[str, torch.nn.Parameter], optimiser: Adam) -> None:
         """Put factors and moments back, bit for bit; `position` has said that there are any."""
         position = self.position()
         if position is None:
             return
         with safe_open(self.path, framework="pt") as file, torch.no_grad():
-            for name, factor in factors.items():
+            for (name, factor), moments in zip(factors.items(), optimiser.moments, strict=True):
                 factor.copy_(file.get_tensor(name))
-                if position.step:
-                    optimiser.state[factor] = {
-                        "step": torch.tensor(float(position.step)),
-                        **{
-                            moment: file.get_tensor(f"{name}.{moment}").to(factor.device)
-                            for moment in _MOMENTS
-                        },
-                    }
+                for kind, moment in zip(_MOMENTS, moments, strict=True):
+                    moment.copy_(file.get_tensor(f"{name}.{kind}"))
+        optimiser.steps = position.step
 
     def forget(self) -> None:
         """The training is over."""

@@ -29,6 +29,7 @@ from edge_runtime.training.how import How, Mode, Precision
 from edge_runtime.training.mapped_weights import MappedMatrix, map_matrices
 from edge_runtime.training.memory import (
     available_bytes,
+    give_back_holes,
     give_back_memory,
     keep_few_kernels,
     peak_bytes,
@@ -42,7 +43,7 @@ from edge_runtime.training.memory_plan import (
     estimate,
     smallest_budget,
 )
-from edge_runtime.training.network import load_code, open_network
+from edge_runtime.training.network import open_network
 from edge_runtime.training.placement import HOST, best_placement
 from edge_runtime.training.precision import faster_precision
 from edge_runtime.training.preparing import Prepared, cut, prepare
@@ -112,7 +113,7 @@ def fine_tune(request: Request, *, on_step: Callable[[TrainingStep], None]) -> F
     checkpoints = Checkpoints(
         request.checkpoint, _fingerprint(request, adapter, prepared), request.checkpoint_steps
     )
-    load_code(file)
+    give_back_holes()
     there = resident_bytes()
     found = checkpoints.position()
     sizes = _sizes(file, adapter, prepared, request.plan.batch_examples)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import torch
 
+from edge_runtime.training.adam import Adam
 from edge_runtime.training.checkpoint import Checkpoints, Position
 from edge_runtime.training.how import How
 from edge_runtime.training.network import Network, nll
@@ -66,7 +67,7 @@ def train(
 ) -> Trained:
     """Fine-tune the network's factors; deterministic by seed on one machine, interrupted or not.
 
-    AdamW, linear warm-up, cosine decay to a tenth, gradients clipped to norm 1. The loss is the
+    Adam, linear warm-up, cosine decay to a tenth, gradients clipped to norm 1. The loss is the
     mean cross-entropy of the answers' tokens, in nats.
 
     Args:
@@ -100,9 +101,7 @@ class _Run:
         self._checkpoints = checkpoints
         self._clock = clock
         self._factors = list(network.factors.values())
-        self._optimiser = torch.optim.AdamW(
-            self._factors, lr=task.plan.learning_rate, weight_decay=0.0
-        )
+        self._optimiser = Adam(self._factors)
         self._examples = task.examples.kept
         self._lengths = [len(one) for one in self._examples]
         self._position = Position(how=task.how)
@@ -141,14 +140,12 @@ class _Run:
         started = self._clock()
         done = self._position.step
         share = rate_share(done, self._task.total_steps)
-        self._optimiser.param_groups[0]["lr"] = self._task.plan.learning_rate * share
         answer_tokens = sum(len(self._examples[index].answer) for index in batch)
         loss = self._gradients(batch, answer_tokens)
         norm = torch.nn.utils.clip_grad_norm_(self._factors, _MAX_GRADIENT_NORM)
         if not torch.isfinite(norm):
             raise TrainingError(self._not_finite("gradient", norm.item(), batch))
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
+        self._optimiser.step(self._task.plan.learning_rate * share)
         position = self._position
         self._position = msgspec.structs.replace(
             position,
