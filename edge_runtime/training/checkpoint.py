@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -25,6 +26,7 @@ _logger = logging.getLogger(__name__)
 
 _KEY: Final = "fedpt"
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+_BEST: Final = "best"
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,13 +53,26 @@ class Checkpoints:
     """Of all that a training starts from; a checkpoint of anything else is not ours."""
     every_steps: int = 20
 
-    def save(self, position: Position, optimiser: Adam, names: list[str]) -> None:
+    def save(
+        self,
+        position: Position,
+        optimiser: Adam,
+        names: list[str],
+        *,
+        best: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    ) -> None:
         """Replace the checkpoint.
+
+        Args:
+            position: How far the training is.
+            optimiser: Its factors and their moments.
+            names: The factors', in the same order.
+            best: The factors after the best epoch, by name, where those are others.
 
         Raises:
             StorageError: The disk is full, say; the one before is then still there.
         """
-        tensors = {}
+        tensors = {f"{name}.{_BEST}": factor for name, factor in best.items()}
         for name, factor, moments in zip(names, optimiser.factors, optimiser.moments, strict=True):
             tensors[name] = factor.detach()
             for kind, moment in zip(_MOMENTS, moments, strict=True):
@@ -83,17 +98,27 @@ class Checkpoints:
             return None
         return position if fingerprint == self.fingerprint else None
 
-    def restore(self, factors: Mapping[str, torch.nn.Parameter], optimiser: Adam) -> None:
-        """Put factors and moments back, bit for bit; `position` has said that there are any."""
+    def restore(
+        self, factors: Mapping[str, torch.nn.Parameter], optimiser: Adam
+    ) -> dict[str, torch.Tensor]:
+        """Put factors and moments back, bit for bit; `position` has said that there are any.
+
+        Returns:
+            The best factors, as they were saved.
+        """
         position = self.position()
         if position is None:
-            return
+            return {}
         with safe_open(self.path, framework="pt") as file, torch.no_grad():
             for (name, factor), moments in zip(factors.items(), optimiser.moments, strict=True):
                 factor.copy_(file.get_tensor(name))
                 for kind, moment in zip(_MOMENTS, moments, strict=True):
                     moment.copy_(file.get_tensor(f"{name}.{kind}"))
+            kept = {name: f"{name}.{_BEST}" for name in factors}
+            there = set(file.keys())
+            best = {name: file.get_tensor(key) for name, key in kept.items() if key in there}
         optimiser.steps = position.step
+        return best
 
     def forget(self) -> None:
         """The training is over."""
