@@ -127,8 +127,9 @@ class DraftAndVerify:
         self._own_parts(drafter, rows)
         if self._draft(drafter, 2 * rows, stop=self._large.is_there):
             self._own_parts(drafter, len(drafter.drafts))
+        has_read_prompt = self.tally.round_trips > 0
         told = self._fetch()
-        self._pace.saw_reply(rows, told.network_s, told.model_s)
+        self._pace.saw_reply(rows, told.network_s, told.model_s if has_read_prompt else None)
         for row in told.rows:
             token, is_right = self._judged(drafter, row)
             yield token

@@ -18,7 +18,7 @@ _DECAY: Final = 0.95
 _FORGET: Final = 0.8
 _LEAST_SPREAD: Final = 0.5
 _LASTS: Final = 100
-"""After so many other replies a single row's time is not known any more."""
+"""After so many replies of the other kind, a single row's or several rows' time is forgotten."""
 
 _FIRST_ROWS: Final = 4
 _FIRST_GUESS: Final = 0.85
@@ -55,10 +55,17 @@ class Pace:
         self._right = self._right * _DECAY + is_right
         self._tried = self._tried * _DECAY + 1
 
-    def saw_reply(self, rows: int, network_s: float, model_s: float) -> None:
-        """Some rows came."""
+    def saw_reply(self, rows: int, network_s: float, model_s: float | None) -> None:
+        """Some rows came.
+
+        Args:
+            rows: How many.
+            network_s: Time on the way.
+            model_s: The large model's time for them; None: it had other things to read too.
+        """
         self._network.saw(1, network_s)
-        self._model.saw(rows, model_s)
+        if model_s is not None:
+            self._model.saw(rows, model_s)
 
     def rows(self) -> int:
         """How many rows give the most tokens a second, as far as we know."""
@@ -94,12 +101,14 @@ def best_rows(acceptance: float, times: Times, *, most_rows: int) -> int:
 
 
 class _ModelTime:
-    """The large model's time by rows."""
+    """The large model's time by rows. What is not known is hoped for, so that it is tried."""
 
     def __init__(self) -> None:
         self._one = _Line()
         self._several = _Line()
-        self._replies_since_one = 0
+        self._was_single = False
+        self._streak = 0
+        """Replies of the same kind in a row."""
 
     @property
     def is_new(self) -> bool:
@@ -108,23 +117,23 @@ class _ModelTime:
 
     def saw(self, rows: int, seconds: float) -> None:
         """So many rows took so long."""
-        if rows == 1:
-            self._one = self._one if self._knows_one else _Line()
+        is_single = rows == 1
+        self._streak = self._streak + 1 if is_single == self._was_single else 1
+        self._was_single = is_single
+        if is_single:
             self._one.saw(1, seconds)
-            self._replies_since_one = 0
+            self._several = self._several if self._streak < _LASTS else _Line()
         else:
             self._several.saw(rows, seconds)
-            self._replies_since_one += 1
+            self._one = self._one if self._streak < _LASTS else _Line()
 
     def at(self, rows: int) -> float:
-        """What so many rows take; of a single row, if unknown, the least it may be."""
+        """What so many rows take."""
         if rows > 1:
             return (self._one if self._several.is_new else self._several).at(rows)
-        return self._one.at(1) if self._knows_one else self._several.fit()[1]
-
-    @property
-    def _knows_one(self) -> bool:
-        return not self._one.is_new and self._replies_since_one < _LASTS
+        if self._one.is_new:
+            return self._several.fit()[1]  # without what is there whatever the number
+        return self._one.at(1)
 
 
 class _Line:

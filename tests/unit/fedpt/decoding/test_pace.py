@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,13 +89,22 @@ def test_no_more_is_asked_for_than_can_be_drafted_meanwhile() -> None:
     assert slow < quick
 
 
-def test_single_rows_that_were_slow_once_are_tried_again() -> None:
-    pace = Pace(most_rows=2)
-    pace.saw_reply(1, 0.0, 0.5)
+@pytest.mark.parametrize("slow", [1, 2])
+def test_what_was_slow_once_is_tried_again(slow: int) -> None:
+    pace, model_s = Pace(most_rows=2), {1: 0.1, 2: 0.1, slow: 0.001}
+    pace.saw_reply(slow, 0.0, 5.0)
+    asked = []
     for _ in range(200):
-        rows = pace.rows()
-        pace.saw_reply(rows, 0.0, {1: 0.001, 2: 0.1}[rows])
-    assert pace.rows() == 1
+        asked.append(rows := pace.rows())
+        pace.saw_reply(rows, 0.0, model_s[rows])
+    assert asked[-50:].count(slow) > 45
+
+
+def test_the_time_in_which_a_prompt_was_read_counts_for_nothing() -> None:
+    pace = Pace(most_rows=16)
+    before = pace.rows()
+    pace.saw_reply(before, 0.1, None)
+    assert pace.rows() == before
 
 
 @given(st.lists(st.tuples(st.integers(1, 16), st.floats(0, 5), st.floats(0, 5)), max_size=20))
