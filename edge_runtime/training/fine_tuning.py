@@ -4,7 +4,7 @@ The daemon's child process and `fedpt device train` both do this and nothing els
 where things come from and go to.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from edge_runtime.training.precision import faster_precision
 from edge_runtime.training.preparing import Prepared, cut, prepare
 from edge_runtime.training.trainer import Task, train
 from edge_runtime.training_job import TrainingResult, TrainingStep
-from fedpt.adapters import Adapter, AdapterManifest, initial_adapter, require_base
+from fedpt.adapters import Adapter, AdapterManifest, initial_adapter, module_kinds, require_base
 from fedpt.drivers.llama import LlamaModel
 from fedpt.files import sha256_bytes
 from fedpt.gguf_file import GgufFile, weights_sha256
@@ -103,7 +103,7 @@ def fine_tune(request: Request, *, on_step: Callable[[TrainingStep], None]) -> F
     load_code(file)
     there = resident_bytes()
     found = checkpoints.position()
-    sizes = _sizes(file, adapter, prepared, request.plan.batch_examples)
+    sizes = _sizes(file, adapter, prepared, request.plan)
     how = found.how if found else _choose(request, sizes, there)
     if how.thrifty:
         give_back_memory()
@@ -119,8 +119,11 @@ def fine_tune(request: Request, *, on_step: Callable[[TrainingStep], None]) -> F
     return FineTuned(adapter, result, trained.position, how, task.epoch_steps)
 
 
-def new_adapter(rank: int, seed: int) -> Callable[[GgufFile], Adapter]:
-    """An adapter of all linear layers that changes nothing yet; alpha is twice the rank."""
+def new_adapter(rank: int, seed: int, targets: Sequence[str] = ()) -> Callable[[GgufFile], Adapter]:
+    """An adapter of some kinds of layers, or of all linear ones, that changes nothing yet.
+
+    Alpha is twice the rank.
+    """
 
     def start(file: GgufFile) -> Adapter:
         shapes = linear_shapes(file)
@@ -128,7 +131,7 @@ def new_adapter(rank: int, seed: int) -> Callable[[GgufFile], Adapter]:
             base_weights=weights_sha256(file),
             rank=rank,
             alpha=2.0 * rank,
-            target_modules=tuple(sorted({module.rpartition(".")[2] for module in shapes})),
+            target_modules=tuple(sorted(targets)) or module_kinds(shapes),
         )
         return initial_adapter(shapes, manifest, np.random.default_rng(seed))
 
@@ -184,7 +187,7 @@ def _precision(request: Request, sizes: Sizes, there: int) -> Precision:
     return faster if fits else "float32"
 
 
-def _sizes(file: GgufFile, adapter: Adapter, prepared: Prepared, batch: int) -> Sizes:
+def _sizes(file: GgufFile, adapter: Adapter, prepared: Prepared, plan: TrainingPlan) -> Sizes:
     shapes = linear_shapes(file)
     architecture = architecture_of(file)
     layers = layer_count(file)
@@ -197,8 +200,9 @@ def _sizes(file: GgufFile, adapter: Adapter, prepared: Prepared, batch: int) -> 
         queries=dimensions["queries"],
         layer_numbers=sum(rows * columns for rows, columns in shapes.values()) // layers,
         trained_numbers=adapter.parameter_count,
+        start_numbers=adapter.parameter_count if plan.proximal else 0,
         longest=lengths[-1],
-        batch_tokens=sum(lengths[-batch:]),
+        batch_tokens=sum(lengths[-plan.batch_examples :]),
     )
 
 

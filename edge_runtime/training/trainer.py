@@ -17,8 +17,10 @@ import torch
 from edge_runtime.training.checkpoint import Checkpoints, Position
 from edge_runtime.training.how import How
 from edge_runtime.training.network import Network, nll
-from edge_runtime.training.passes import epoch_batches, passes, rate_share, steps_per_epoch
+from edge_runtime.training.passes import epoch_batches, passes, steps_per_epoch
 from edge_runtime.training.preparing import Prepared
+from edge_runtime.training.proximal import Proximal
+from edge_runtime.training.schedule import learning_rate
 from edge_runtime.training_job import TrainingStep
 from fedpt.adapters import AdapterTensors
 from fedpt.errors import TrainingError
@@ -65,8 +67,8 @@ def train(
 ) -> Trained:
     """Fine-tune the network's factors; deterministic by seed on one machine, interrupted or not.
 
-    AdamW, linear warm-up, cosine decay to a tenth, gradients clipped to norm 1. The loss is the
-    mean cross-entropy of the answers' tokens, in nats.
+    AdamW, a learning rate by `schedule`, gradients, `proximal` ones included, clipped to norm 1.
+    The loss is the mean cross-entropy of the answers' tokens, in nats.
 
     Raises:
         TrainingError: The loss is no longer finite; the last checkpoint stays.
@@ -91,8 +93,9 @@ class _Run:
         self._checkpoints = checkpoints
         self._factors = list(network.factors.values())
         self._optimiser = torch.optim.AdamW(
-            self._factors, lr=task.plan.learning_rate, weight_decay=0.0
+            self._factors, lr=task.plan.learning_rate, weight_decay=task.plan.weight_decay
         )
+        self._proximal = Proximal(self._factors, task.plan.proximal)
         self._examples = task.examples.kept
         self._lengths = [len(one) for one in self._examples]
         self._position = Position(how=task.how)
@@ -130,10 +133,11 @@ class _Run:
     def _step(self, batch: Sequence[int]) -> None:
         started = time.monotonic()
         done = self._position.step
-        share = rate_share(done, self._task.total_steps)
-        self._optimiser.param_groups[0]["lr"] = self._task.plan.learning_rate * share
+        rate = learning_rate(self._task.plan, done, self._task.total_steps)
+        self._optimiser.param_groups[0]["lr"] = rate
         answer_tokens = sum(len(self._examples[index].answer) for index in batch)
         loss = self._gradients(batch, answer_tokens)
+        self._proximal.add_gradient()
         norm = torch.nn.utils.clip_grad_norm_(self._factors, _MAX_GRADIENT_NORM)
         if not torch.isfinite(norm):
             raise TrainingError(self._not_finite("gradient", norm.item(), batch))
