@@ -227,7 +227,7 @@ def _plain(file: Any, adapter: Any, way: str) -> _Side:
 
 
 def _ours(file: Any, adapter: Any, how: How) -> _Side:
-    from edge_runtime.training.adam import Adam
+    from edge_runtime.training.adamw import Adam
     from edge_runtime.training.memory import give_back_memory
     from edge_runtime.training.network import nll, open_network
     from edge_runtime.training.passes import passes

@@ -14,8 +14,9 @@ from fedpt.adapters import (
     adapter_from_bytes,
     adapter_to_bytes,
     initial_adapter,
+    module_kinds,
+    require_averageable,
     require_base,
-    require_same_form,
 )
 from fedpt.blobs import BlobStore
 from fedpt.ids import Sha256
@@ -41,30 +42,43 @@ class AdapterStore:
     ) -> str:
         """An adapter that changes nothing yet, for all devices to start from.
 
+        Args:
+            settings: Rank, scale, and which layers; unset: all of `shapes`.
+            shapes: The model's linear layers, `converters.tensor_names.linear_shapes`.
+            base_weights: Of the small model.
+            seed: Where its values come from.
+
         Raises:
-            AdapterError: No layer of the model is among the settings' target modules.
+            AdapterError: The model has no layers that are called like one of the settings' targets.
             StorageError: It could not be written.
         """
         manifest = AdapterManifest(
             base_weights=base_weights,
             rank=settings.rank,
             alpha=settings.alpha,
-            target_modules=settings.target_modules,
+            target_modules=settings.target_modules or module_kinds(shapes),
         )
         return self._put(initial_adapter(shapes, manifest, np.random.default_rng(seed)))
 
-    def put_average(self, updates: Iterable[UpdateAccepted], *, most_examples: int) -> str:
+    def put_average(
+        self, updates: Iterable[UpdateAccepted], *, start: str, most_examples: int
+    ) -> str:
         """The average of a round's updates, none weighing more than `most_examples`.
 
+        Args:
+            updates: Of whatever ranks.
+            start: The adapter that the round started from, whose form the average has.
+            most_examples: Of one device.
+
         Raises:
-            BlobError: An update is gone.
+            BlobError: An update, or the start, is gone.
             StorageError: It could not be written.
         """
         weighted = [
             (self.get(update.update), min(update.example_count, most_examples))
             for update in updates
         ]
-        return self._put(federated_average(weighted))
+        return self._put(federated_average(weighted, self.get(start)))
 
     def get(self, sha256: str) -> Adapter:
         """An adapter that is here.
@@ -88,10 +102,10 @@ class AdapterStore:
         """Refuse an update that cannot be averaged with others that started from `base`.
 
         Raises:
-            AdapterError: It is damaged, has wild values, or another form.
+            AdapterError: It is damaged, has wild values, a higher rank or another form.
             WrongBaseError: It is for another model.
         """
-        require_same_form(adapter_from_bytes(content), self.get(base))
+        require_averageable(adapter_from_bytes(content), self.get(base))
 
     def _put(self, adapter: Adapter) -> str:
         return self._blobs.put(adapter_to_bytes(adapter)).sha256

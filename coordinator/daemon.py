@@ -44,6 +44,7 @@ from coordinator.state import (
     UpdateAccepted,
 )
 from coordinator.uploads import Uploads
+from fedpt.adapters import require_kinds
 from fedpt.blobs import BlobStore
 from fedpt.drivers.mqtt import MqttLink, Publication, Received
 from fedpt.drivers.service_manager import ServiceManager, Watchdog
@@ -125,6 +126,7 @@ class CoordinatorDaemon:
         vocabulary = vocabulary_of(small)
         require_same_vocabulary(vocabulary, vocabulary_of(large))
         self._shapes = linear_shapes(small)
+        require_kinds(settings.adapter.target_modules or (), self._shapes)
         self._weights = weights_sha256(small)
         self._status = CoordinatorStatus(
             online=True,
@@ -393,7 +395,9 @@ class CoordinatorDaemon:
 
     def _aggregate(self) -> None:
         adapter = self._adapters.put_average(
-            self._state.current.updates.values(), most_examples=self._settings.most_examples
+            self._state.current.updates.values(),
+            start=self._state.current.base,
+            most_examples=self._settings.most_examples,
         )
         self._record(Aggregated(adapter=adapter, at_unix_s=time.time()))
 

@@ -11,17 +11,17 @@ from fedpt.settings import BrokerSettings, Name, Settings
 
 ENVIRONMENT_PREFIX: Final = "FEDPT_COORDINATOR"
 
-ALL_LINEAR: Final = (
-    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-)  # fmt: skip
-
 
 class AdapterSettings(Settings):
     """The LoRA adapter that the federation trains."""
 
     rank: int = Field(8, ge=1, le=256, description="rank of the factors")
     alpha: float = Field(16.0, gt=0, description="scale: alpha / rank")
-    target_modules: tuple[str, ...] = Field(ALL_LINEAR, description="layers that are adapted")
+    target_modules: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="layers that are adapted, as transformers calls them; unset: all linear ones",
+    )
 
 
 class TrainingSettings(Settings):
@@ -32,6 +32,19 @@ class TrainingSettings(Settings):
         2, ge=0, description="stop after so many epochs no better on held-out examples; 0: never"
     )
     learning_rate: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "cosine", description="how the learning rate falls after the warm-up, to a tenth"
+    )
+    warmup_share: float = Field(
+        0.1, ge=0, le=1, description="of all steps, those in which the learning rate rises"
+    )
+    weight_decay: float = Field(0.0, ge=0, le=1, description="of AdamW, on the adapter's factors")
+    proximal: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="FedProx: how strongly factors are held at where the round started",
+    )
     batch_examples: int = Field(4, ge=1, description="examples a step")
     context_tokens: int = Field(256, ge=16, description="longest example, tokens; cut beyond")
 

@@ -192,6 +192,12 @@ class DeviceSettings(Settings):
     training_precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of training's computation; auto: bfloat16 if it is clearly faster here"
     )
+    training_rank: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="rank that this device trains, if the federation's is higher; unset: that one",
+    )
     training_checkpoint_steps: int = Field(
         20, ge=1, description="training is saved every so many steps"
     )

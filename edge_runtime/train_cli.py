@@ -22,13 +22,38 @@ def train(
     memory_budget: Annotated[
         str, typer.Option(help="Most memory of this process, all in all, such as 700MB.")
     ] = "",
-    rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of a new adapter.")] = 8,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            help="Of a new adapter, unset: 8; --adapter is cut to it if it has more.",
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Layers of a new adapter, like q_proj; repeat; unset: all linear ones."),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 3,
     patience: Annotated[
         int,
         typer.Option(min=0, help="Stop after so many epochs no better on held-out data; 0: never."),
     ] = 2,
     learning_rate: Annotated[float, typer.Option(help="Highest step size.")] = 2e-4,
+    schedule: Annotated[
+        Literal["constant", "linear", "cosine"],
+        typer.Option(help="How the step size falls after the warm-up, to a tenth."),
+    ] = "cosine",
+    warmup: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the steps in which the step size rises.")
+    ] = 0.1,
+    weight_decay: Annotated[
+        float, typer.Option(min=0, max=1, help="Of AdamW, on the adapter's factors.")
+    ] = 0.0,
+    proximal: Annotated[
+        float,
+        typer.Option(min=0, max=1000, help="How strongly factors are held at their start; 0: not."),
+    ] = 0.0,
     batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 4,
     context: Annotated[int, typer.Option(min=16, help="Longest example, tokens.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Of order and new adapter.")] = 0,
@@ -63,11 +88,16 @@ def train(
     from edge_runtime.training.fine_tuning import Request, new_adapter
     from edge_runtime.training.precision import use_threads
     from edge_runtime.training.train_once import Once, adapter_in, train_once
+    from fedpt.errors import UsageError
     from fedpt.progress import Progress
     from fedpt.progress_bar import progress_bar
     from fedpt.wire.messages import TrainingPlan
 
+    if adapter is not None and target:
+        raise UsageError("--target is for a new adapter; that of --adapter has its layers already")
     use_threads(threads)
+    fresh = new_adapter(rank or 8, seed, target or ())
+    start = fresh if adapter is None else adapter_in(adapter, rank)
     request = Request(
         base=base,
         data=data,
@@ -77,9 +107,13 @@ def train(
             batch_examples=batch,
             context_tokens=context,
             patience_epochs=patience,
+            schedule=schedule,
+            warmup_share=warmup,
+            weight_decay=weight_decay,
+            proximal=proximal,
         ),
         seed=seed,
-        start=adapter_in(adapter) if adapter else new_adapter(rank, seed),
+        start=start,
         checkpoint=out,
         checkpoint_steps=checkpoint_steps,
         budget_bytes=budget_bytes(memory_budget),

@@ -36,6 +36,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
     """What the process may have resident; None: what the board has to spare."""
     checkpoint_steps: int = 20
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    rank: int | None = None
+    """The adapter is cut to it first, if it has more; None: it is not."""
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):

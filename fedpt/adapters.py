@@ -8,7 +8,7 @@ becomes GGUF is `converters.adapter_to_gguf`.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -42,9 +42,12 @@ MAX_ADAPTER_BYTES: Final = 512 * 1024 * 1024
 _MANIFEST_KEY: Final = "fedpt"
 _SHOWN: Final = 500
 _BASE_KEY: Final = "fedpt.base.weights.sha256"
-_LARGEST_VALUE: Final = 100.0
-"""Trained factors stay below one or two. One poisoned update with huge values, averaged in, would
-spoil the adapter of all."""
+LARGEST_VALUE: Final = 100.0
+"""Of a factor. Trained ones stay below one or two. One poisoned update with huge values, averaged
+in, would spoil the adapter of all."""
+
+_ROUNDING: Final = 1e-9
+"""Relative: of an alpha that was computed from another rank's."""
 
 _BASE_COPY: Final = ".base_layer.weight"
 _FLOATS: Final = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
@@ -77,6 +80,11 @@ class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
     rank: int
     alpha: float
     target_modules: tuple[str, ...]
+
+    @property
+    def scale(self) -> float:
+        """What products are multiplied by; of rsLoRA too, whose alpha is kept as LoRA's."""
+        return self.alpha / self.rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +154,7 @@ def read_peft_folder(folder: Path, *, base_weights: Sha256) -> Adapter:
         base_weights=base_weights,
         rank=rank,
         alpha=float(config["lora_alpha"]) * scale,  # rsLoRA divides by sqrt(rank) instead
-        target_modules=tuple(sorted({_module_kind(name) for name in tensors})),
+        target_modules=module_kinds(name.split(".lora_", maxsplit=1)[0] for name in tensors),
     )
     adapter = Adapter(manifest, tensors)
     _check(adapter)
@@ -176,6 +184,22 @@ def write_peft_folder(adapter: Adapter, folder: Path) -> None:
         (aside / TENSORS_NAME).write_bytes(save(adapter.tensors, metadata))
 
 
+def module_kinds(modules: Iterable[str]) -> tuple[str, ...]:
+    """What target modules are called: `model.layers.0.self_attn.q_proj` is a `q_proj`. Sorted."""
+    return tuple(sorted({module.rpartition(".")[2] for module in modules}))
+
+
+def require_kinds(targets: Iterable[str], modules: Iterable[str]) -> None:
+    """Refuse target modules that a model does not have.
+
+    Raises:
+        AdapterError: Names the first, and what there is.
+    """
+    kinds = module_kinds(modules)
+    if unknown := sorted(set(targets) - set(kinds)):
+        raise AdapterError(f"the model has no layers {unknown[0]!r}; it has {', '.join(kinds)}")
+
+
 def initial_adapter(
     shapes: Mapping[str, tuple[int, int]], manifest: AdapterManifest, rng: np.random.Generator
 ) -> Adapter:
@@ -187,7 +211,11 @@ def initial_adapter(
         shapes: Module path (`model.layers.0.self_attn.q_proj`) to its `(out, in)`.
         manifest: Rank, alpha and targets; modules not among the targets are skipped.
         rng: Where A comes from.
+
+    Raises:
+        AdapterError: A target is not among the modules.
     """
+    require_kinds(manifest.target_modules, shapes)
     tensors: AdapterTensors = {}
     for module, (rows, columns) in shapes.items():
         if module.rpartition(".")[2] not in manifest.target_modules:
@@ -199,23 +227,34 @@ def initial_adapter(
             (rows, manifest.rank), np.float32
         )
     if not tensors:
-        raise AdapterError(f"no module of the model is among {list(manifest.target_modules)}")
+        raise AdapterError("an adapter needs at least one target module")
     return Adapter(manifest, tensors)
 
 
-def require_same_form(adapter: Adapter, reference: Adapter) -> None:
-    """Refuse an adapter that cannot be averaged with, or take the place of, `reference`.
+def require_averageable(update: Adapter, federation: Adapter) -> None:
+    """Refuse an adapter that cannot be averaged into the federation's.
+
+    Its rank may be lower; everything else is as in the federation's adapter.
 
     Raises:
         WrongBaseError: They are for different base models.
-        AdapterError: Rank, alpha, tensor names or shapes differ.
+        AdapterError: The rank is higher, or scale (alpha / rank), targets, tensor names or shapes
+            differ.
     """
-    base_weights = reference.manifest.base_weights
-    require_base("the adapter", adapter.manifest.base_weights, base_weights)
-    if adapter.manifest != reference.manifest:
-        raise AdapterError(_short(f"not {reference.manifest}: the adapter is {adapter.manifest}"))
-    shapes = {name: tensor.shape for name, tensor in adapter.tensors.items()}
-    expected = {name: tensor.shape for name, tensor in reference.tensors.items()}
+    ours, theirs = federation.manifest, update.manifest
+    require_base("the adapter", theirs.base_weights, ours.base_weights)
+    if theirs.rank > ours.rank:
+        raise AdapterError(
+            f"the adapter's rank is {theirs.rank}; this federation takes {ours.rank} and lower"
+        )
+    has_scale = math.isclose(theirs.scale, ours.scale, rel_tol=_ROUNDING)
+    if theirs.target_modules != ours.target_modules or not has_scale:
+        raise AdapterError(_short(f"not {ours}, or of a lower rank: the adapter is {theirs}"))
+    shapes = {name: tensor.shape for name, tensor in update.tensors.items()}
+    expected = {
+        name: _shape_of_rank(name, tensor.shape, theirs.rank)
+        for name, tensor in federation.tensors.items()
+    }
     if shapes != expected:
         odd = sorted(set(shapes.items()) ^ set(expected.items()))[0]
         raise AdapterError(_short(f"the tensors differ from those expected, first at {odd}"))
@@ -255,11 +294,17 @@ def _check(adapter: Adapter) -> None:
             raise AdapterError(
                 f"tensor {_short(name)!r} is {tensor.shape}, which does not fit rank {rank}"
             )
-        if not np.isfinite(tensor).all() or np.abs(tensor).max(initial=0) > _LARGEST_VALUE:
+        if not np.isfinite(tensor).all() or np.abs(tensor).max(initial=0) > LARGEST_VALUE:
             raise AdapterError(
                 f"tensor {_short(name)!r} holds values that are not finite or beyond"
-                f" {_LARGEST_VALUE:g}"
+                f" {LARGEST_VALUE:g}"
             )
+
+
+def _shape_of_rank(name: str, shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    """A factor's shape, were its adapter of another rank."""
+    axis, _ = _place_in_pair(name)
+    return (*shape[:axis], rank, *shape[axis + 1 :])
 
 
 def _place_in_pair(name: str) -> tuple[int, str]:
@@ -345,8 +390,3 @@ def _read_config(path: Path) -> dict[str, Any]:  # Any: PEFT's config is free-fo
             " adapter converted to the base as it was"
         )
     return config
-
-
-def _module_kind(tensor_name: str) -> str:
-    """`...layers.0.self_attn.q_proj.lora_A.weight` -> `q_proj`."""
-    return tensor_name.split(".lora_", maxsplit=1)[0].rpartition(".")[2]

@@ -116,6 +116,7 @@ class Trainer:
             memory_budget_mb=self._settings.training_memory_mb,
             checkpoint_steps=self._settings.training_checkpoint_steps,
             precision=self._settings.training_precision,
+            rank=self._settings.training_rank,
         )
         job = _as_begun(folder, job)
         _clear(folder)

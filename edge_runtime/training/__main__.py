@@ -20,11 +20,12 @@ from edge_runtime.training_job import (
     TrainingStep,
     read_paused,
 )
-from fedpt.adapters import adapter_from_bytes, adapter_to_bytes
+from fedpt.adapters import Adapter, adapter_from_bytes, adapter_to_bytes
 from fedpt.drivers.child_process import end_with_parent
 from fedpt.errors import FedptError
 from fedpt.files import write_bytes
 from fedpt.job_folder import read_job, write_result
+from fedpt.low_rank import with_rank
 
 
 def main(folder: Path) -> None:
@@ -46,7 +47,7 @@ def main(folder: Path) -> None:
         up_to_place=job.up_to_place,
         plan=job.plan,
         seed=job.seed,
-        start=lambda _: adapter_from_bytes(Path(job.adapter).read_bytes()),
+        start=lambda _: _start(job),
         checkpoint=checkpoint,
         checkpoint_steps=job.checkpoint_steps,
         precision=job.precision,
@@ -60,6 +61,12 @@ def main(folder: Path) -> None:
     paused = read_paused(folder)
     write_result(folder, msgspec.structs.replace(tuned.result, paused_seconds=paused))
     checkpoint.unlink(missing_ok=True)
+
+
+def _start(job: TrainingJob) -> Adapter:
+    """The federation's adapter, or the best of it that our rank can hold."""
+    adapter = adapter_from_bytes(Path(job.adapter).read_bytes())
+    return adapter if job.rank is None else with_rank(adapter, job.rank)
 
 
 def _offer_ourselves() -> None:

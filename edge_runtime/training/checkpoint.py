@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from edge_runtime.training.adam import Adam
+from edge_runtime.training.adamw import AdamW
 from edge_runtime.training.how import How
 from fedpt.files import written_aside
 
@@ -56,7 +56,7 @@ class Checkpoints:
     def save(
         self,
         position: Position,
-        optimiser: Adam,
+        optimiser: AdamW,
         names: list[str],
         *,
         best: Mapping[str, torch.Tensor] = MappingProxyType({}),
@@ -99,7 +99,7 @@ class Checkpoints:
         return position if fingerprint == self.fingerprint else None
 
     def restore(
-        self, factors: Mapping[str, torch.nn.Parameter], optimiser: Adam
+        self, factors: Mapping[str, torch.nn.Parameter], optimiser: AdamW
     ) -> dict[str, torch.Tensor]:
         """Put factors and moments back, bit for bit; `position` has said that there are any.
 

@@ -5,7 +5,7 @@ where things come from and go to.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,7 @@ from edge_runtime.training.precision import faster_precision
 from edge_runtime.training.preparing import Prepared, cut, prepare
 from edge_runtime.training.trainer import Task, train
 from edge_runtime.training_job import TrainingResult, TrainingStep
-from fedpt.adapters import Adapter, AdapterManifest, initial_adapter, require_base
+from fedpt.adapters import Adapter, AdapterManifest, initial_adapter, module_kinds, require_base
 from fedpt.drivers.llama import LlamaModel
 from fedpt.files import sha256_bytes
 from fedpt.gguf_file import GgufFile, weights_sha256
@@ -117,7 +117,7 @@ def fine_tune(request: Request, *, on_step: Callable[[TrainingStep], None]) -> F
     give_back_holes()
     there = resident_bytes()
     found = checkpoints.position()
-    sizes = _sizes(file, adapter, prepared, request.plan.batch_examples)
+    sizes = _sizes(file, adapter, prepared, request.plan)
     how = found.how if found else _choose(request, sizes, there)
     if how.thrifty:
         give_back_memory()
@@ -135,8 +135,11 @@ def fine_tune(request: Request, *, on_step: Callable[[TrainingStep], None]) -> F
     return FineTuned(adapter, result, trained.position, how, task.epoch_steps)
 
 
-def new_adapter(rank: int, seed: int) -> Callable[[GgufFile], Adapter]:
-    """An adapter of all linear layers that changes nothing yet; alpha is twice the rank."""
+def new_adapter(rank: int, seed: int, targets: Sequence[str] = ()) -> Callable[[GgufFile], Adapter]:
+    """An adapter of some kinds of layers, or of all linear ones, that changes nothing yet.
+
+    Alpha is twice the rank.
+    """
 
     def start(file: GgufFile) -> Adapter:
         shapes = linear_shapes(file)
@@ -144,7 +147,7 @@ def new_adapter(rank: int, seed: int) -> Callable[[GgufFile], Adapter]:
             base_weights=weights_sha256(file),
             rank=rank,
             alpha=2.0 * rank,
-            target_modules=tuple(sorted({module.rpartition(".")[2] for module in shapes})),
+            target_modules=tuple(sorted(targets)) or module_kinds(shapes),
         )
         return initial_adapter(shapes, manifest, np.random.default_rng(seed))
 
@@ -200,7 +203,7 @@ def _precision(request: Request, sizes: Sizes, there: int) -> Precision:
     return faster if fits else "float32"
 
 
-def _sizes(file: GgufFile, adapter: Adapter, prepared: Prepared, batch: int) -> Sizes:
+def _sizes(file: GgufFile, adapter: Adapter, prepared: Prepared, plan: TrainingPlan) -> Sizes:
     shapes = linear_shapes(file)
     architecture = architecture_of(file)
     layers = layer_count(file)
@@ -213,8 +216,9 @@ def _sizes(file: GgufFile, adapter: Adapter, prepared: Prepared, batch: int) -> 
         queries=dimensions["queries"],
         layer_numbers=sum(rows * columns for rows, columns in shapes.values()) // layers,
         trained_numbers=adapter.parameter_count,
+        start_numbers=adapter.parameter_count if plan.proximal else 0,
         longest=lengths[-1],
-        batch_tokens=sum(lengths[-batch:]),
+        batch_tokens=sum(lengths[-plan.batch_examples :]),
     )
 
 

@@ -48,6 +48,8 @@ class Sizes:
     """Tokens of the longest example."""
     batch_tokens: int
     """Tokens of a whole batch of such."""
+    start_numbers: int = 0
+    """Kept of where the training started, for a proximal term."""
 
 
 def choose(
@@ -126,7 +128,7 @@ def _plain(sizes: Sizes, width: int, tokens: int) -> int:
 
 
 def _trained(sizes: Sizes) -> int:
-    return sizes.trained_numbers * _FLOAT * _OPTIMISER_FLOATS
+    return (sizes.trained_numbers * _OPTIMISER_FLOATS + sizes.start_numbers) * _FLOAT
 
 
 def _ways(sizes: Sizes, precision: Precision, mode: Mode | None) -> Iterator[How]:

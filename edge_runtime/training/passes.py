@@ -11,7 +11,6 @@ import numpy as np
 
 from fedpt.batches import batches
 
-_WARMUP_SHARE: Final = 0.1
 _LEAST_FILLED: Final = 0.85
 """Examples go together if the shorter is at least so much of the longer: less is padding."""
 
@@ -45,11 +44,3 @@ def passes(batch: Sequence[int], lengths: Sequence[int], *, tokens: int) -> list
         else:
             parts.append([index])
     return parts
-
-
-def rate_share(step: int, total: int) -> float:
-    """Share of the learning rate at a step: up over the first tenth, then down a cosine to 0.1."""
-    warmup = max(1, round(total * _WARMUP_SHARE))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.1 + 0.45 * (1 + float(np.cos(np.pi * (step - warmup) / max(1, total - warmup))))

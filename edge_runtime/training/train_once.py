@@ -18,6 +18,7 @@ from edge_runtime.training_job import CHECKPOINT_NAME, TrainingResult, TrainingS
 from fedpt.adapters import Adapter, read_peft_folder, write_peft_folder
 from fedpt.files import write_json
 from fedpt.gguf_file import GgufFile, read_gguf, weights_sha256
+from fedpt.low_rank import with_rank
 
 ADAPTER_NAME: Final = "adapter"
 GGUF_NAME: Final = "adapter.gguf"
@@ -63,9 +64,14 @@ def train_once(once: Once, *, on_step: Callable[[TrainingStep], None]) -> Outcom
     return Outcome(tuned.result, report)
 
 
-def adapter_in(folder: Path) -> Callable[[GgufFile], Adapter]:
-    """Start from a PEFT adapter, such as an earlier training left."""
-    return lambda file: read_peft_folder(folder, base_weights=weights_sha256(file))
+def adapter_in(folder: Path, rank: int | None = None) -> Callable[[GgufFile], Adapter]:
+    """Start from a PEFT adapter, such as an earlier training left, cut to `rank` if it has more."""
+
+    def start(file: GgufFile) -> Adapter:
+        adapter = read_peft_folder(folder, base_weights=weights_sha256(file))
+        return adapter if rank is None else with_rank(adapter, rank)
+
+    return start
 
 
 def _report(request: Request, tuned: FineTuned) -> dict[str, object]:

@@ -14,13 +14,15 @@ import msgspec
 import numpy as np
 import torch
 
-from edge_runtime.training.adam import Adam
+from edge_runtime.training.adamw import AdamW
 from edge_runtime.training.checkpoint import Checkpoints, Position
 from edge_runtime.training.early_stopping import is_best, is_in_vain
 from edge_runtime.training.how import How
 from edge_runtime.training.network import Network, nll
-from edge_runtime.training.passes import epoch_batches, passes, rate_share, steps_per_epoch
+from edge_runtime.training.passes import epoch_batches, passes, steps_per_epoch
 from edge_runtime.training.preparing import Prepared
+from edge_runtime.training.proximal import Proximal
+from edge_runtime.training.schedule import learning_rate
 from edge_runtime.training_job import TrainingStep
 from fedpt.adapters import AdapterTensors
 from fedpt.errors import TrainingError
@@ -68,8 +70,8 @@ def train(
 ) -> Trained:
     """Fine-tune the network's factors; deterministic by seed on one machine, interrupted or not.
 
-    Adam, linear warm-up, cosine decay to a tenth, gradients clipped to norm 1. The loss is the
-    mean cross-entropy of the answers' tokens, in nats.
+    AdamW, a learning rate by `schedule`, gradients, `proximal` ones included, clipped to norm 1.
+    The loss is the mean cross-entropy of the answers' tokens, in nats.
 
     Args:
         network: Whose factors are trained.
@@ -102,7 +104,8 @@ class _Run:
         self._checkpoints = checkpoints
         self._clock = clock
         self._factors = list(network.factors.values())
-        self._optimiser = Adam(self._factors)
+        self._optimiser = AdamW(self._factors, weight_decay=task.plan.weight_decay)
+        self._proximal = Proximal(self._factors, task.plan.proximal)
         self._examples = task.examples.kept
         self._lengths = [len(one) for one in self._examples]
         self._position = Position(how=task.how)
@@ -144,13 +147,14 @@ class _Run:
     def _step(self, batch: Sequence[int]) -> None:
         started = self._clock()
         done = self._position.step
-        share = rate_share(done, self._task.total_steps)
+        rate = learning_rate(self._task.plan, done, self._task.total_steps)
         answer_tokens = sum(len(self._examples[index].answer) for index in batch)
         loss = self._gradients(batch, answer_tokens)
+        self._proximal.add_gradient()
         norm = torch.nn.utils.clip_grad_norm_(self._factors, _MAX_GRADIENT_NORM)
         if not torch.isfinite(norm):
             raise TrainingError(self._not_finite("gradient", norm.item(), batch))
-        self._optimiser.step(self._task.plan.learning_rate * share)
+        self._optimiser.step(rate)
         position = self._position
         self._position = msgspec.structs.replace(
             position,

@@ -63,10 +63,19 @@ class TrainingPlan(Message, frozen=True, kw_only=True):
 
     epochs: Annotated[int, Meta(ge=1)]
     learning_rate: Annotated[float, Meta(gt=0)]
+    """At its peak."""
     batch_examples: Size
     context_tokens: Size
     patience_epochs: Annotated[int, Meta(ge=0)] = 2
     """After so many epochs without a better held-out nll training ends; 0: it does not."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the learning rate falls after the warm-up, to a tenth."""
+    warmup_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    """Of all steps, those in which the learning rate rises."""
+    weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """AdamW's, on the factors."""
+    proximal: Annotated[float, Meta(ge=0, le=1000)] = 0.0
+    """mu of FedProx, on the factors; 0: they go where the data leads."""
 
 
 Weight = Annotated[float, Meta(ge=0, le=100)]

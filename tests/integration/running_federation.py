@@ -30,6 +30,8 @@ class RunningFederation:
     devices: tuple[str, ...] = ("kitchen", "garage", "attic")
     examples: int = 8
     coordinator_lines: str = ""
+    device_lines: dict[str, str] = field(default_factory=dict)
+    """More settings of a device, by its name."""
     port: int = field(init=False)
     running: RunningProcesses = field(init=False)
 
@@ -56,6 +58,7 @@ class RunningFederation:
             self.config(device).write_text(
                 f'name = "{device}"\nsmall = "small.gguf"\ndata = "{device}.db"\n'
                 f'state_dir = "state-{device}"\ntraining_threads = 1\ntraining_niceness = 0\n'
+                f"{self.device_lines.get(device, '')}\n"
                 f"[broker]\nport = {self.port}\n[assistant]\nthreads = 1\nanswer_tokens = 12\n"
             )
 

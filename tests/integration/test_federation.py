@@ -8,6 +8,9 @@ from coordinator.state import Phase
 from edge_runtime.drivers.local_client import ask_daemon
 from edge_runtime.question import AnswerSummary, user_question
 from edge_runtime.settings import socket_in
+from edge_runtime.training_job import UPDATE_NAME
+from fedpt.adapters import adapter_from_bytes
+from fedpt.blobs import BlobStore
 from tests.integration.running_federation import RunningFederation
 
 pytestmark = [pytest.mark.broker, pytest.mark.llama, pytest.mark.slow]
@@ -48,6 +51,33 @@ def test_two_rounds_end_with_assistants_that_answer_alone_and_steered(tmp_path):
         assert alone.steered_tokens == 0
         assert alone.fallback != ""
         assert alone.text == local.text
+
+
+def test_rounds_with_devices_of_several_ranks_improve_on_examples_that_no_device_has(tmp_path):
+    with RunningFederation(
+        tmp_path,
+        devices=("kitchen", "garage"),
+        examples=24,
+        coordinator_lines="rounds = 2\n[adapter]\nrank = 16\nalpha = 32",
+        device_lines={"kitchen": "training_rank = 4"},
+    ) as federation:
+        federation.start_all()
+        federation.wait_until(lambda: federation.state().phase is Phase.FINISHED, "finished")
+        state = federation.state()
+        assert [sorted(one.updates) for one in state.rounds] == [["garage", "kitchen"]] * 2
+        ranks = {device: _trained_rank(federation, device) for device in federation.devices}
+        assert ranks == {"kitchen": 4, "garage": 16}
+        first, second = (one.evaluation.scores for one in state.rounds)
+        assert second["expert"].nll < first["expert"].nll < first["antiexpert"].nll
+        blobs = BlobStore(federation.folder / "coordinator" / "blobs")
+        last = adapter_from_bytes(blobs.get(state.adapter))
+        assert (last.manifest.rank, last.manifest.alpha) == (16, 32)
+
+
+def _trained_rank(federation: RunningFederation, device: str) -> int:
+    """Of a device's last update."""
+    update = federation.folder / f"state-{device}" / "training" / UPDATE_NAME
+    return adapter_from_bytes(update.read_bytes()).manifest.rank
 
 
 def test_a_round_completes_after_device_and_coordinator_are_killed_in_its_middle(tmp_path):

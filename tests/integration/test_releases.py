@@ -137,14 +137,14 @@ def _adapter_blob(small: Path) -> bytes:
     import numpy as np
 
     from converters.tensor_names import linear_shapes
-    from coordinator.settings import ALL_LINEAR
-    from fedpt.adapters import AdapterManifest
+    from fedpt.adapters import AdapterManifest, module_kinds
 
     file = read_gguf(small)
+    shapes = linear_shapes(file)
     manifest = AdapterManifest(
-        base_weights=weights_sha256(file), rank=2, alpha=4.0, target_modules=ALL_LINEAR
+        base_weights=weights_sha256(file), rank=2, alpha=4.0, target_modules=module_kinds(shapes)
     )
-    adapter = initial_adapter(linear_shapes(file), manifest, np.random.default_rng(0))
+    adapter = initial_adapter(shapes, manifest, np.random.default_rng(0))
     return adapter_to_bytes(adapter)
 
 

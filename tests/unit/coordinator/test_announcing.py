@@ -1,5 +1,6 @@
 """What devices are told of each phase."""
 
+import msgspec
 import pytest
 
 from coordinator.announcing import announcement
@@ -32,7 +33,7 @@ def test_a_round_says_who_trains_from_what_and_how() -> None:
     message = told(STARTED)
     assert (message.run, message.round, message.selected) == (RUN, 1, list(DEVICES))
     assert (message.adapter, message.deadline_unix_s) == (ADAPTER, 100.0)
-    assert message.training.epochs == SETTINGS.training.epochs
+    assert msgspec.to_builtins(message.training) == SETTINGS.training.model_dump()
     assert decode(encode(message), RoundAnnouncement) == message
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.settings import ALL_LINEAR, ENVIRONMENT_PREFIX, CoordinatorSettings
+from coordinator.settings import ENVIRONMENT_PREFIX, CoordinatorSettings
 from fedpt.errors import SettingsError
 from fedpt.settings import load
 
@@ -27,7 +27,7 @@ def test_files_are_all_that_must_be_said(tmp_path: Path) -> None:
     settings = read(tmp_path)
     assert settings.state_dir == tmp_path / "state"
     assert (settings.federation, settings.rounds, settings.devices_per_round) == ("home", 3, None)
-    assert settings.adapter.target_modules == ALL_LINEAR
+    assert settings.adapter.target_modules is None
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
@@ -46,6 +46,11 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("round_deadline_s = 0", "round_deadline_s = 0: "),
         ("[worker]\nsessions = 65", "worker.sessions = 65: "),
         ("[adapter]\nrank = 0", "adapter.rank = 0: "),
+        ("[adapter]\ntarget_modules = []", "adapter.target_modules"),
+        ('[training]\nschedule = "steps"', "training.schedule = 'steps': "),
+        ("[training]\nwarmup_share = 1.5", "training.warmup_share = 1.5: "),
+        ("[training]\nweight_decay = -1", "training.weight_decay = -1: "),
+        ("[training]\nproximal = inf", "training.proximal = inf: "),
         ("[evaluating]\nstop_at_nll = 0", "evaluating.stop_at_nll = 0: "),
         ("devices_per_round = 0", "devices_per_round = 0: "),
     ],

@@ -4,7 +4,6 @@ import json
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ from fedpt.adapters import (
     adapter_from_bytes,
     adapter_to_bytes,
     initial_adapter,
+    module_kinds,
     read_peft_folder,
-    require_same_form,
+    require_averageable,
     write_peft_folder,
 )
 from fedpt.errors import AdapterError, WrongBaseError
@@ -222,11 +222,6 @@ def test_an_initial_adapter_is_as_peft_would_draw_it(tiny: TinyFederation) -> No
         assert drawn.std() == pytest.approx(columns**-0.5 / 3**0.5, rel=0.1)
 
 
-def test_an_initial_adapter_needs_one_of_its_modules() -> None:
-    with pytest.raises(AdapterError, match=r"no module of the model is among \['q_proj'\]"):
-        initial_adapter({"model.up_proj": (4, 6)}, MANIFEST, np.random.default_rng(0))
-
-
 def test_rslora_scales_by_the_root_of_the_rank(folder: Path) -> None:
     got = read_peft_folder(change_config(folder, use_rslora=True), base_weights=BASE)
     manifest = got.manifest
@@ -325,24 +320,47 @@ def test_a_folder_from_elsewhere_is_taken_to_be_for_our_base(folder: Path) -> No
 # -- forms -----------------------------------------------------------------------------------------
 
 
-def test_the_same_form_is_let_through() -> None:
-    require_same_form(adapter_from_bytes(CONTENT), ADAPTER)
+def of_rank(rank: int, **change: Any) -> Adapter:
+    """Of the scale of ADAPTER, whose rank is 2."""
+    manifest = msgspec.structs.replace(MANIFEST, rank=rank, alpha=2.0 * rank)
+    tensors = {A: np.ones((rank, 6), np.float32), B: np.ones((4, rank), np.float32)}
+    return Adapter(msgspec.structs.replace(manifest, **change), tensors)
 
 
-@pytest.mark.parametrize("change", [{"alpha": 5.0}, {"rank": 3}, {"target_modules": ("k_proj",)}])
-def test_another_manifest_is_refused(change: dict[str, Any]) -> None:
-    other = replace(ADAPTER, manifest=msgspec.structs.replace(MANIFEST, **change))
+def test_an_update_of_the_federations_rank_or_a_lower_one_can_be_averaged() -> None:
+    require_averageable(adapter_from_bytes(CONTENT), ADAPTER)
+    require_averageable(of_rank(1), ADAPTER)
+
+
+def test_a_higher_rank_is_refused_in_one_line() -> None:
+    message = r"^the adapter's rank is 3; this federation takes 2 and lower$"
+    with pytest.raises(AdapterError, match=message):
+        require_averageable(of_rank(3), ADAPTER)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("change", [{"alpha": 5.0}, {"target_modules": ("k_proj",)}])
+def test_another_scale_or_target_is_refused(rank: int, change: dict[str, Any]) -> None:
     with pytest.raises(AdapterError, match=r"not AdapterManifest.*the adapter is AdapterManifest"):
-        require_same_form(other, ADAPTER)
+        require_averageable(of_rank(rank, **change), ADAPTER)
 
 
-@pytest.mark.parametrize("tensors", [{A: np.ones((2, 7))}, {A + "x": np.ones((2, 6))}])
-def test_other_tensors_are_refused(tensors: dict[str, np.ndarray]) -> None:
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("name", [A, A + "x"])
+def test_other_tensors_are_refused(rank: int, name: str) -> None:
+    other = of_rank(rank)
+    other.tensors[name] = np.ones((rank, 7), np.float32)
     with pytest.raises(AdapterError, match=r"differ from those expected, first at .*q_proj"):
-        require_same_form(Adapter(MANIFEST, {**ADAPTER.tensors, **tensors}), ADAPTER)
+        require_averageable(other, ADAPTER)
 
 
 def test_another_base_is_refused_by_its_own_error() -> None:
-    manifest = msgspec.structs.replace(MANIFEST, base_weights="c" * 64)
     with pytest.raises(WrongBaseError):
-        require_same_form(replace(ADAPTER, manifest=manifest), ADAPTER)
+        require_averageable(of_rank(2, base_weights="c" * 64), ADAPTER)
+
+
+def test_layers_that_the_model_does_not_have_are_refused_with_those_it_has() -> None:
+    shapes = {"h.0.attn.c_attn": (6, 2), "h.0.attn.c_proj": (2, 2), "h.0.mlp.c_proj": (2, 4)}
+    assert module_kinds(shapes) == ("c_attn", "c_proj")
+    with pytest.raises(AdapterError, match=r"no layers 'q_proj'; it has c_attn, c_proj$"):
+        initial_adapter(shapes, MANIFEST, np.random.default_rng(0))

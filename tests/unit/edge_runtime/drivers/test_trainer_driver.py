@@ -14,7 +14,7 @@ from edge_runtime.data.store import DataStore
 from edge_runtime.drivers.trainer import Trainer, reason_of
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.training_job import MEMORY_ADVICE, TrainingResult, TrainingStep
-from fedpt.adapters import adapter_from_bytes, require_same_form
+from fedpt.adapters import adapter_from_bytes, require_averageable
 from fedpt.errors import UsageError
 from fedpt.examples import Example
 from fedpt.kernel_memory import memory_bytes
@@ -61,7 +61,22 @@ def test_a_training_leaves_its_update_and_result(tiny: TinyFederation, tmp_path:
     assert fault == ""
     assert result is not None
     assert (result.example_count, daemon.steps.get_nowait().total) == (len(EXAMPLES), 3)
-    require_same_form(adapter_from_bytes(update), tiny.adapter)
+    trained = adapter_from_bytes(update)
+    require_averageable(trained, tiny.adapter)
+    assert trained.manifest == tiny.adapter.manifest
+
+
+@pytest.mark.parametrize(("rank", "trained"), [(2, 2), (99, 4)])
+def test_a_device_trains_its_own_rank_up_to_the_federations(
+    tiny: TinyFederation, tmp_path: Path, rank: int, trained: int
+) -> None:
+    daemon = Daemon()
+    own = settings(tiny, tmp_path).model_copy(update={"training_rank": rank})
+    daemon.start(Trainer(own), tiny.adapter_blob, PLAN)
+    result, update, fault = daemon.ends.get(timeout=PATIENCE_S)
+    assert (fault, result is not None) == ("", True)
+    require_averageable(adapter_from_bytes(update), tiny.adapter)
+    assert adapter_from_bytes(update).manifest.rank == trained
 
 
 def test_what_cannot_be_trained_is_a_fault_in_one_line(

@@ -4,7 +4,9 @@ import random
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,6 +18,7 @@ from edge_runtime.training.how import How
 from edge_runtime.training.network import Network
 from edge_runtime.training.trainer import Task, train
 from edge_runtime.training_job import CHECKPOINT_NAME, UPDATE_NAME, TrainingJob, TrainingStep
+from fedpt.adapters import adapter_from_bytes
 from fedpt.errors import StorageError
 from fedpt.examples import Example
 from fedpt.job_folder import has_result, write_job
@@ -42,6 +45,22 @@ def job(tiny: TinyFederation, tmp_path: Path) -> TrainingJob:
 
 
 @pytest.mark.slow
+def test_a_training_of_a_lower_rank_goes_on_after_it_was_killed(
+    job: TrainingJob, tmp_path: Path
+) -> None:
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    for folder in (undisturbed, disturbed):
+        write_job(folder, msgspec.structs.replace(job, rank=2))
+    assert not train_until_killed(undisturbed)
+    assert train_until_killed(disturbed, steps=7)
+    assert (disturbed / CHECKPOINT_NAME).exists()
+    assert not train_until_killed(disturbed)
+    updates = [(folder / UPDATE_NAME).read_bytes() for folder in (undisturbed, disturbed)]
+    assert updates[0] == updates[1]
+    assert adapter_from_bytes(updates[0]).manifest.rank == 2
+
+
+@pytest.mark.slow
 def test_however_often_it_is_killed_and_whatever_is_added_the_update_is_the_same(
     job: TrainingJob, tmp_path: Path
 ) -> None:
@@ -64,7 +83,15 @@ def test_however_often_it_is_killed_and_whatever_is_added_the_update_is_the_same
 Open = Callable[[How], Network]
 
 
-def test_a_training_goes_on_bit_for_bit(open_tiny: Open, task: Task, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"schedule": "linear", "warmup_share": 0.5, "weight_decay": 0.1, "proximal": 2.0}],
+    ids=["plain", "with everything"],
+)
+def test_a_training_goes_on_bit_for_bit(
+    open_tiny: Open, task: Task, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    task = replace(task, plan=msgspec.structs.replace(task.plan, **changes))
     checkpoints = Checkpoints(tmp_path / "c", "f", every_steps=2)
     whole = train(open_tiny(task.how), task, on_step=lambda _: None)
     with pytest.raises(KeyboardInterrupt):

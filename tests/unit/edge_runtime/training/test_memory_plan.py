@@ -33,6 +33,13 @@ def test_what_is_chosen_is_estimated_to_fit(budget: int) -> None:
     assert THERE + estimate(SMALL, choose(SMALL, room, THERE)) <= room
 
 
+def test_a_proximal_term_keeps_the_start_too() -> None:
+    way = choose(SMALL, 1200 * MEGABYTE, THERE)
+    held = replace(SMALL, start_numbers=SMALL.trained_numbers)
+    more = estimate(held, way) - estimate(SMALL, way)
+    assert 4 * SMALL.trained_numbers <= more <= 5 * SMALL.trained_numbers
+
+
 def test_examples_are_cut_only_if_nothing_else_helps() -> None:
     long = replace(SMALL, longest=2048, batch_tokens=8192)
     assert choose(long, 1200 * MEGABYTE, THERE).context_tokens == 2048

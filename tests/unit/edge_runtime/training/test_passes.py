@@ -5,7 +5,7 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.training.passes import epoch_batches, passes, rate_share, steps_per_epoch
+from edge_runtime.training.passes import epoch_batches, passes, steps_per_epoch
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=40)
 
@@ -34,10 +34,3 @@ def test_passes_hold_the_whole_batch_with_little_padding(lengths: list[int], tok
         widest = max(lengths[index] for index in part)
         assert len(part) == 1 or len(part) * widest <= tokens
         assert all(lengths[index] >= 0.85 * widest for index in part)
-
-
-def test_the_rate_goes_up_then_down() -> None:
-    shares = [rate_share(step, 100) for step in range(100)]
-    assert shares[9] == max(shares) == 1.0
-    assert shares[0] == 0.1
-    assert 0.1 <= shares[-1] < 0.11

@@ -73,6 +73,25 @@ def test_it_can_go_on_from_an_earlier_adapter(once: Once) -> None:
     assert second.result.nll_before == pytest.approx(first.result.nll_after, rel=1e-5)
 
 
+def test_cut_to_a_lower_rank_it_is_judged_by_where_it_then_starts(once: Once) -> None:
+    whole = run(once).result.nll_after
+    outcome = run(once, start=adapter_in(once.out / "adapter", rank=1))
+    before, after = outcome.result.nll_before, outcome.result.nll_after
+    assert whole is not None
+    assert before is not None
+    assert after is not None
+    assert before > whole  # what rank 1 cannot hold is lost
+    assert after < before
+    assert outcome.report["rank"] == 1
+
+
+def test_a_new_adapter_may_change_some_kinds_of_layers_only(once: Once) -> None:
+    run(once, start=new_adapter(2, 1, ["v_proj", "q_proj"]))
+    weights = weights_sha256(read_gguf(once.request.base))
+    adapter = read_peft_folder(once.out / "adapter", base_weights=weights)
+    assert adapter.manifest.target_modules == ("q_proj", "v_proj")
+
+
 def test_every_mode_ends_with_the_same_losses(once: Once) -> None:
     losses = [run(once, mode=mode).report["losses"] for mode in ("plain", "expanded", "mapped")]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)  # nine steps of rounding

@@ -73,6 +73,33 @@ class _PoisonedBy:
         return loss * torch.nan if is_poisoned and loss.requires_grad else loss
 
 
+def test_a_proximal_term_holds_factors_at_their_start(open_tiny: Open, task: Task) -> None:
+    start = {name: one.detach().numpy().copy() for name, one in open_tiny(task.how).factors.items()}
+    far, near = (
+        sum(
+            np.square(tensor - start[name]).sum()
+            for name, tensor in run(open_tiny, with_plan(task, proximal=mu))[0].tensors.items()
+        )
+        for mu in (0.0, 10.0)
+    )
+    assert 0 < near < 0.5 * far
+
+
+def test_weight_decay_shrinks_factors(open_tiny: Open, task: Task) -> None:
+    free, decayed = (
+        sum(
+            np.square(tensor).sum()
+            for tensor in run(open_tiny, with_plan(task, weight_decay=decay))[0].tensors.values()
+        )
+        for decay in (0.0, 1.0)
+    )
+    assert decayed < free
+
+
+def with_plan(task: Task, **changes: float) -> Task:
+    return replace(task, plan=msgspec.structs.replace(task.plan, **changes))
+
+
 def test_a_batch_in_parts_is_still_one_batch(open_tiny: Open, task: Task) -> None:
     whole, _ = run(open_tiny, replace(task, how=How(pass_tokens=10_000)))
     parts, _ = run(open_tiny, replace(task, how=How(pass_tokens=1)))

@@ -1,15 +1,17 @@
-"""Our Adam is torch's."""
+"""Our AdamW is torch's."""
 
+import pytest
 import torch
 
-from edge_runtime.training.adam import Adam
+from edge_runtime.training.adamw import AdamW
 
 
-def test_many_steps_end_where_torchs_do() -> None:
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_many_steps_end_where_torchs_do(weight_decay: float) -> None:
     start = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
-    adam = Adam([ours])
-    reference = torch.optim.AdamW([theirs], weight_decay=0.0)
+    adam = AdamW([ours], weight_decay=weight_decay)
+    reference = torch.optim.AdamW([theirs], weight_decay=weight_decay)
     for step in range(50):
         reference.param_groups[0]["lr"] = rate = 0.1 / (step + 1)
         for factor in (ours, theirs):
@@ -23,5 +25,5 @@ def test_many_steps_end_where_torchs_do() -> None:
 
 def test_what_has_no_gradient_stays() -> None:
     factor = torch.nn.Parameter(torch.ones(3))
-    Adam([factor]).step(0.1)
+    AdamW([factor]).step(0.1)
     assert factor.tolist() == [1, 1, 1]
