@@ -14,11 +14,11 @@ import msgspec
 import numpy as np
 import torch
 
+from edge_runtime.data.preparing import Prepared
 from edge_runtime.training.checkpoint import Checkpoints, Position
 from edge_runtime.training.how import How
 from edge_runtime.training.network import Network, nll
 from edge_runtime.training.passes import epoch_batches, passes, rate_share, steps_per_epoch
-from edge_runtime.training.preparing import Prepared
 from edge_runtime.training_job import TrainingStep
 from fedpt.adapters import AdapterTensors
 from fedpt.errors import TrainingError

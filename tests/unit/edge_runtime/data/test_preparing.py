@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_runtime.training.preparing import cut, prepare
+from edge_runtime.data.preparing import cut, prepare
 from fedpt.drivers.llama import LlamaModel
 from fedpt.errors import DataFileError
 from fedpt.examples import Example
