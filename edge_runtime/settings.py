@@ -57,6 +57,11 @@ class AssistantSettings(Settings):
     )
     logit_precision: Literal["f16", "q8"] = Field("f16", description="of logits on the wire")
     exact_logits: bool = Field(False, description="ask for whole rows: for comparison only")
+    calibrate: bool = Field(
+        True,
+        description="with share_questions = always: choose the steering coefficients on held-out"
+        " examples of this board, whose tokens are sent to the large model for it",
+    )
     sampling_tolerance: float = Field(
         0.02, ge=0, le=1, description="total variation that a sampled token may be off by"
     )

@@ -1,4 +1,4 @@
-"""How well steering predicts known tokens, at worst, where few of the large model's logits are known.
+"""How well steering predicts known tokens, at worst, with few of the large model's logits.
 
 `fedpt.proxy_tuning.fit` needs whole rows, 200 KB each for a vocabulary of 50,000. Here every row is
 told in some 500 bytes, the true token's logit among them, and what is not told is bounded as in
@@ -24,7 +24,10 @@ def candidates_for(expert: Logits, answer: TokenIds, count: int) -> list[TokenId
         answer: The true tokens, `(T,)`.
         count: Ids a position, at least one; fewer if the vocabulary is smaller.
     """
-    return [_with(top_tokens(row, count), row, token) for row, token in zip(expert, answer)]
+    return [
+        _with(top_tokens(row, count), row, int(token))
+        for row, token in zip(expert, answer, strict=True)
+    ]
 
 
 def knows(rows: Sequence[LargeRow], answer: TokenIds) -> bool:

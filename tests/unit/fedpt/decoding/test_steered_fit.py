@@ -21,9 +21,9 @@ from fedpt.wire.logit_format import Precision, rows_from_bytes, rows_to_bytes
 T, V = 3, 300
 
 drawn = st.builds(
-    lambda seed, spread: np.random.default_rng(seed)
-    .normal(scale=spread, size=(3, T, V))
-    .astype(np.float32),
+    lambda seed, spread: (
+        np.random.default_rng(seed).normal(scale=spread, size=(3, T, V)).astype(np.float32)
+    ),
     st.integers(0, 100_000),
     st.sampled_from([0.5, 2.0, 5.0]),
 )
@@ -32,7 +32,7 @@ answers = st.lists(st.integers(0, V - 1), min_size=T, max_size=T).map(
 )
 
 
-def told(
+def told(  # noqa: PLR0917  # what rows are made of
     large: Logits, expert: Logits, answer: TokenIds, k: int, precision: Precision = "f16"
 ) -> list[LargeRow]:
     """The large model's rows as they come over the wire."""
@@ -63,9 +63,7 @@ def test_whole_rows_give_the_whole_rows_fit_and_so_does_any_row_without_the_larg
     whole = worst_fits([full_row(row) for row in large], (expert, antiexpert), answer, GRID)
     for choice, one in whole.items():
         assert one.nll == pytest.approx(right[choice].nll, abs=1e-3)
-    few = worst_fits(
-        told(large, expert, answer, 4), (expert, antiexpert), answer, [EXPERT_ALONE]
-    )
+    few = worst_fits(told(large, expert, answer, 4), (expert, antiexpert), answer, [EXPERT_ALONE])
     assert few[EXPERT_ALONE].nll == pytest.approx(right[EXPERT_ALONE].nll, abs=1e-3)
 
 
