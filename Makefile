@@ -21,8 +21,8 @@ check: $(READY) ## lint, types and import rules
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
 
-bench: $(READY) ## measure: all six benchmarks, as root (network namespaces)
-	@for name in local_decode steered_decode over_a_network bytes_per_token worker_throughput loopback_round_trip; do \
+bench: $(READY) ## measure: all seven benchmarks, as root (network namespaces)
+	@for name in local_decode steered_decode answer_during_training over_a_network bytes_per_token worker_throughput loopback_round_trip; do \
 		$(VENV)/bin/python -W ignore -m benchmarks.$$name $(ARGS) || exit 1; echo; done
 
 audit: ## look the pinned packages up among known vulnerabilities (needs the index's advisories)

@@ -93,6 +93,30 @@ def _devices(fleet: Fleet) -> "Iterator[Metric]":
     online = sum(activity != "offline" for activity in activities)
     yield _gauge("devices_online", "Devices that are connected.", online)
     yield _gauge("devices_training", "Devices that train.", activities.count("training"))
+    waiting = sum(bool(status.waiting) for status in fleet.devices.values())
+    yield _gauge("devices_waiting", "Devices whose training waits or is paused.", waiting)
+    yield from _progress(fleet)
+
+
+def _progress(fleet: Fleet) -> "Iterator[Metric]":
+    """Of each device that trains; what it has not told has no sample."""
+    from prometheus_client.metrics_core import GaugeMetricFamily
+
+    training = {name: one.progress for name, one in fleet.devices.items() if one.progress}
+    for name, field, text in (
+        ("steps_done", "steps_done", "Steps that are done."),
+        ("steps", "steps_total", "Steps of the whole training."),
+        ("tokens_per_second", "tokens_per_s", "Tokens a second, pauses left out."),
+        ("loss", "loss", "Of the last step, nats a token."),
+        ("held_out_nll", "held_out_nll", "The newest on held-out examples, nats a token."),
+        ("seconds_left", "seconds_left", "Until training is done, unless it is paused, s."),
+        ("paused_seconds", "paused_s", "How long training was paused, s."),
+    ):
+        family = GaugeMetricFamily(f"fedpt_device_training_{name}", text, labels=["device"])
+        for device, progress in training.items():
+            if (value := getattr(progress, field)) is not None:
+                family.add_metric([device], value)
+        yield family
 
 
 def _rounds(state: FederationState) -> "Iterator[Metric]":

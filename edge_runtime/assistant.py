@@ -8,7 +8,8 @@ conversation, so that the next turn costs its new tokens only.
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -91,6 +92,7 @@ class Assistant:
         settings: AssistantSettings,
         *,
         large: LargeAccess | None = None,
+        undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Make it; it starts as the small model without an adapter.
 
@@ -98,7 +100,10 @@ class Assistant:
             model: The small model.
             settings: Lengths, threads, system prompt.
             large: The way to the large model; None: there is no large model.
+            undisturbed: Entered when a question begins and left when its answer ends: whatever
+                else wants the processor can give way meanwhile.
         """
+        self._undisturbed = undisturbed
         self._model = model
         self._settings = settings
         self._large = large
@@ -175,19 +180,8 @@ class Assistant:
             UsageError: The question is empty, does not fit into the context, or its grammar is
                 none.
         """
-        prompt = self.encode(question)
-        constraint = (
-            GrammarConstraint.of_gbnf(self._model, question.grammar) if question.grammar else None
-        )
-        room = self._settings.context_tokens - len(prompt)
-        rules = Rules(
-            self._model.is_end,
-            min(question.max_tokens or self._settings.answer_tokens, room),
-            _with_seed(question).sampling,
-            constraint,
-        )
-        with self._lock:
-            yield from self._answer(question, prompt, rules)
+        with self._undisturbed():
+            yield from self._answer_undisturbed(question)
 
     def encode(self, question: Question) -> tuple[int, ...]:
         """The tokens after which the answer begins.
@@ -234,6 +228,21 @@ class Assistant:
             self._is_closed = True
             self._expert.context.close()
             self._antiexpert.close()
+
+    def _answer_undisturbed(self, question: Question) -> Iterator[Piece | Notice | AnswerSummary]:
+        prompt = self.encode(question)
+        constraint = (
+            GrammarConstraint.of_gbnf(self._model, question.grammar) if question.grammar else None
+        )
+        room = self._settings.context_tokens - len(prompt)
+        rules = Rules(
+            self._model.is_end,
+            min(question.max_tokens or self._settings.answer_tokens, room),
+            _with_seed(question).sampling,
+            constraint,
+        )
+        with self._lock:
+            yield from self._answer(question, prompt, rules)
 
     def _answer(
         self, question: Question, prompt: tuple[int, ...], rules: Rules

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from edge_runtime.board_sensors import hottest_celsius
 from fedpt.doctor import Finding, fault, ok, warning
 from fedpt.health_checks import output_of
 from fedpt.kernel_memory import memory_bytes
@@ -37,14 +38,11 @@ def judge_temperature(celsius: float) -> Finding:
     return warning(what, advice) if celsius >= _HOT_C else ok(what)
 
 
-def temperature(folder: Path = Path("/sys/class/thermal")) -> Iterator[Finding]:
+def temperature(classes: Path = Path("/sys/class")) -> Iterator[Finding]:
     """The hottest of the kernel's sensors, where there are any."""
-    degrees = []
-    for sensor in folder.glob("thermal_zone*/temp"):
-        with contextlib.suppress(OSError, ValueError):
-            degrees.append(int(sensor.read_text()) / 1000)
-    if degrees:
-        yield judge_temperature(max(degrees))
+    celsius = hottest_celsius(classes)
+    if celsius is not None:
+        yield judge_temperature(celsius)
 
 
 def judge_throttling(bits: int) -> Finding:

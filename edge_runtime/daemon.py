@@ -7,22 +7,21 @@ handled on one thread. No rule of the system lives here: see `transitions` and `
 import logging
 import queue
 import time
-import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Final, assert_never
 
 import msgspec
 
-from converters.adapter_to_gguf import convert_adapter
 from edge_runtime import planner, transitions
+from edge_runtime.adapter_desk import AdapterFetch, AdapterSwitch
 from edge_runtime.api.local_api import LocalApi
 from edge_runtime.assistant import Assistant
 from edge_runtime.data.counting import ExampleCounter
 from edge_runtime.drivers.enrolment import IdentityKeeper
 from edge_runtime.drivers.outbox import Outbox
 from edge_runtime.drivers.sessions import next_session
-from edge_runtime.drivers.trainer import Trainer
+from edge_runtime.drivers.status_teller import StatusTeller, status_publication
 from edge_runtime.drivers.worker_desk import WorkerDesk
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.state import (
@@ -39,7 +38,8 @@ from edge_runtime.state import (
     TrainingStarted,
     TrainingStopped,
 )
-from edge_runtime.training_job import TrainingResult, TrainingStep
+from edge_runtime.training_desk import TrainingDesk, TrainingOver
+from edge_runtime.training_job import TrainingStep
 from edge_runtime.updates.desk import (
     NEED_RESTART,
     RESTART_CODE,
@@ -48,8 +48,7 @@ from edge_runtime.updates.desk import (
     finish_interrupted_switch,
 )
 from edge_runtime.updates.preparer import Prepared
-from fedpt.adapters import MAX_ADAPTER_BYTES, adapter_from_bytes
-from fedpt.blobs import BlobStore, Fetch, require_fetchable
+from fedpt.blobs import BlobStore
 from fedpt.drivers.llama import LlamaModel
 from fedpt.drivers.mqtt import MqttLink, Publication, Received
 from fedpt.drivers.service_manager import ServiceManager, Watchdog
@@ -63,7 +62,6 @@ from fedpt.wire.messages import (
     CoordinatorStatus,
     DeviceStatus,
     RoundAnnouncement,
-    UpdateOffer,
     UpdateReceipt,
 )
 from fedpt.wire.topics import Chunk, FromCoordinator, FromDevice, OfRelease, ToDevice, Topics, parse
@@ -71,7 +69,6 @@ from fedpt.wire.topics import Chunk, FromCoordinator, FromDevice, OfRelease, ToD
 _logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.5
-_STATUS_EVERY_S: Final = 2.0
 _INBOX_SIZE: Final = 1000
 _LONGEST_FAULT: Final = 300
 """Characters of a refused release's fault in the status."""
@@ -85,15 +82,7 @@ class _Connected:
     """The broker connection is there, for the first time or again."""
 
 
-@dataclass(frozen=True, slots=True)
-class _TrainingOver:
-    announcement: RoundAnnouncement
-    result: TrainingResult | None
-    update: bytes
-    fault: str
-
-
-_Item = Received | _Connected | _TrainingOver | TrainingStep | Prepared
+_Item = Received | _Connected | TrainingOver | TrainingStep | Prepared
 
 
 class DeviceDaemon:
@@ -120,11 +109,7 @@ class DeviceDaemon:
         self._state = DeviceState(self._device)
         self._store = BlobStore(settings.state_dir / "blobs")
         self._outbox = Outbox(settings.state_dir / "outbox")
-        self._trainer = Trainer(settings)
-        self._fetch: Fetch | None = None
-        self._progress = 0.0
-        self._status_sent: tuple[DeviceStatus | None, float] = (None, 0.0)
-        self._bytes_at_round_start = 0
+        self._training = TrainingDesk(settings, on_step=self._inbox.put, on_over=self._inbox.put)
         self._examples = ExampleCounter(settings.data)
         finish_interrupted_switch(settings)
         self._model = LlamaModel(settings.small)
@@ -143,15 +128,28 @@ class DeviceDaemon:
             self._model.vocabulary,
             publish=self._publish_now,
         )
-        self._assistant = Assistant(self._model, settings.assistant, large=self._large.access)
-        self._api = LocalApi(self._assistant, settings, status=self._describe)
+        self._assistant = Assistant(
+            self._model,
+            settings.assistant,
+            large=self._large.access,
+            undisturbed=self._training.undisturbed,
+        )
+        self._switch = AdapterSwitch(settings.state_dir / "adapters", self._model, self._assistant)
+        self._api = LocalApi(
+            self._assistant,
+            settings,
+            status=self._describe,
+            training=lambda: self._training.view,
+        )
         self._link = MqttLink(
             settings.broker,
             self._device,
             on_message=self._receive,
             on_connected=lambda: self._inbox.put(_Connected()),
-            will=self._status_publication(DeviceStatus(session=self._session, activity="offline")),
+            will=self._offline(),
         )
+        self._teller = StatusTeller(self._topics.device(self._device, "status"), self._link.publish)
+        self._fetch = AdapterFetch(self._link, self._topics, self._device, self._store)
         self._identity = IdentityKeeper(settings, on_renewed=self._link.reload_certificate)
 
     def run(self) -> None:
@@ -184,9 +182,11 @@ class DeviceDaemon:
             while not self._is_stopping:
                 self._handle_next()
                 self._execute_plan()
+                self._training.watch()
                 self._step_releases()
-                self._publish_status()
-                self._service.status(self._summary())
+                status = self._status()
+                self._teller.tell(status, time.monotonic())
+                self._service.status(self._summary(status))
                 self._watchdog.beat(self._dead_parts())
         finally:
             self._shut_down()
@@ -219,11 +219,11 @@ class DeviceDaemon:
             case Received():
                 self._handle_message(item)
             case _Connected():
-                self._status_sent = (None, 0.0)
+                self._teller.forget()
                 self._apply(OfferForgotten())
-            case TrainingStep(done=done, total=total):
-                self._progress = done / total
-            case _TrainingOver():
+            case TrainingStep():
+                self._training.hear(item)
+            case TrainingOver():
                 self._training_over(item)
             case Prepared():
                 self._releases.hear_prepared(item)
@@ -244,9 +244,10 @@ class DeviceDaemon:
                 self._send_chunks(decode(message.payload, ChunkRequest))
             case FromDevice(_, "status"):
                 if decode(message.payload, DeviceStatus).activity == "offline":
-                    self._status_sent = (None, 0.0)  # a last will that came late: contradict it
+                    self._teller.forget()  # a last will that came late: contradict it
             case Chunk(sha256, index, None):
-                self._keep_chunk(sha256, index, message.payload)
+                self._fetch.keep_chunk(sha256, index, message.payload, time.monotonic())
+                self._releases.keep_chunk(sha256, index, message.payload)
             case other:
                 _logger.debug("ignored", extra={"what": other})
 
@@ -316,8 +317,8 @@ class DeviceDaemon:
             case planner.FetchAdapter() | planner.Offer() if not self._link.is_connected:
                 pass  # paho would queue it, and all its repetitions
             case planner.FetchAdapter(ref):
-                require_fetchable(ref, max_bytes=MAX_ADAPTER_BYTES)
-                self._continue_fetch(ref.sha256)
+                if self._fetch.step(ref, time.monotonic()):
+                    self._apply(AdapterFetched(ref.sha256))
             case planner.ServeAdapter(sha256):
                 self._serve(sha256)
             case planner.StartTraining() if self._releases.is_trying:
@@ -326,65 +327,28 @@ class DeviceDaemon:
                 self._start_training(announcement)
             case planner.StopTraining():
                 self._apply(TrainingStopped())
-                self._trainer.stop()
+                self._training.stop()
             case planner.Offer(offer):
                 self._publish(self._topics.device(self._device, "offer"), encode(offer))
                 self._apply(Offered(time.monotonic()))
             case _:
                 assert_never(action)
 
-    def _continue_fetch(self, sha256: str) -> None:
-        announcement = self._state.announcement
-        if self._fetch is None or self._fetch.ref.sha256 != sha256:
-            assert announcement is not None  # planned from it
-            if self._fetch is not None:
-                self._link.unsubscribe(self._topics.coordinator_chunk(self._fetch.ref.sha256, "+"))
-            self._fetch = Fetch(announcement.adapter, self._store)
-            self._bytes_at_round_start = self._link.bytes_received
-            self._link.subscribe(self._topics.coordinator_chunk(sha256, "+"))
-        if self._fetch.is_complete:
-            self._finish_fetch()
-        elif indices := self._fetch.next_request(time.monotonic()):
-            request = ChunkRequest(sha256=sha256, indices=indices)
-            self._publish(self._topics.device(self._device, "want"), encode(request))
-
-    def _keep_chunk(self, sha256: str, index: int, content: bytes) -> None:
-        if self._fetch is not None and sha256 == self._fetch.ref.sha256:
-            self._fetch.accept(index, content, now=time.monotonic())
-        self._releases.keep_chunk(sha256, index, content)
-
-    def _finish_fetch(self) -> None:
-        fetch = self._fetch
-        assert fetch is not None  # called by `_continue_fetch` only
-        fetch.finish()
-        self._link.unsubscribe(self._topics.coordinator_chunk(fetch.ref.sha256, "+"))
-        self._fetch = None
-        self._apply(AdapterFetched(fetch.ref.sha256))
-
     def _serve(self, sha256: str) -> None:
-        """Convert, switch, then forget the adapters of before."""
-        path = self._settings.state_dir / "adapters" / f"{sha256}.gguf"
         try:
-            if not path.is_file():
-                adapter = adapter_from_bytes(self._store.get(sha256))
-                convert_adapter(adapter, self._model.file, path)
-            if not self._assistant.switch(sha256, path):
-                return  # an answer runs; planned again
+            if not self._switch.serve(sha256, self._store):
+                return  # planned again
         except FedptError as error:
             self._apply(AdapterServed(sha256, works=False))
             if sha256 == self._state.released:
                 self._apply(AdapterReleased(""))
                 self._releases.adapter_failed(str(error))
             raise
-        for old in path.parent.glob("*.gguf"):
-            if old != path:
-                old.unlink(missing_ok=True)
         self._apply(AdapterServed(sha256))
         offer, announcement = self._state.offer, self._state.announcement
         kept = {offer.update.sha256} if offer else set()
         announced = {announcement.adapter.sha256} if announcement else set()
         self._store.keep_only({sha256, *kept, *announced})
-        _logger.info("assistant switched", extra={"adapter": sha256[:12]})
 
     def _step_releases(self) -> None:
         """Releases wait while we train or answer: what runs keeps what it began with."""
@@ -404,52 +368,23 @@ class DeviceDaemon:
         self._apply(AdapterReleased(sha256))
 
     def _start_training(self, announcement: RoundAnnouncement) -> None:
-        name = f"{announcement.adapter.sha256} {self._device}"  # the same after a restart
-        seed = zlib.crc32(name.encode())
-        self._progress = 0.0
         try:
-            self._trainer.start(
-                announcement,
-                self._store.path(announcement.adapter.sha256),
-                seed=seed,
-                on_step=self._inbox.put,
-                on_end=lambda result, update, fault: self._inbox.put(
-                    _TrainingOver(announcement, result, update, fault)
-                ),
+            has_started = self._training.start(announcement, self._store)
+        except FedptError as error:
+            self._apply(TrainingEnded(None, str(error)))
+            raise
+        if has_started:
+            self._apply(TrainingStarted(announcement))
+
+    def _training_over(self, over: TrainingOver) -> None:
+        try:
+            offer = self._training.keep_update(
+                over, self._store, self._outbox, bytes_down=self._fetch.bytes_since
             )
         except FedptError as error:
             self._apply(TrainingEnded(None, str(error)))
             raise
-        self._apply(TrainingStarted(announcement))
-        _logger.info("training started", extra={"round": announcement.round})
-
-    def _training_over(self, over: _TrainingOver) -> None:
-        try:
-            offer = self._keep_update(over)
-        except FedptError as error:
-            self._apply(TrainingEnded(None, str(error)))
-            raise
         self._apply(TrainingEnded(offer, over.fault))
-
-    def _keep_update(self, over: _TrainingOver) -> UpdateOffer | None:
-        """Store a finished update, blob first, so that an offer never points to nothing."""
-        result, announcement = over.result, over.announcement
-        if result is None:
-            return None
-        offer = UpdateOffer(
-            run=announcement.run,
-            round=announcement.round,
-            base=announcement.adapter.sha256,
-            update=self._store.put(over.update),
-            example_count=result.example_count,
-            training_seconds=result.seconds,
-            loss=result.loss,
-            bytes_down=self._link.bytes_received - self._bytes_at_round_start,
-        )
-        self._outbox.put(offer)
-        _logger.info("training ended", extra={"round": offer.round, "loss": round(result.loss, 4),
-                                              "seconds": round(result.seconds, 1)})  # fmt: skip
-        return offer
 
     def _send_chunks(self, request: ChunkRequest) -> None:
         offer = self._state.offer
@@ -468,50 +403,49 @@ class DeviceDaemon:
     def _publish_now(self, publication: Publication) -> bool:
         return self._link.publish_now(publication)
 
+    def _offline(self) -> Publication:
+        status = DeviceStatus(session=self._session, activity="offline")
+        return status_publication(self._topics.device(self._device, "status"), status)
+
     def _status(self) -> DeviceStatus:
+        training = self._training.view
+        is_held = training.is_paused or planner.waits_to_train(self._state)
         return DeviceStatus(
             session=self._session,
             activity="training" if self._state.is_training else "idle",
             example_count=self._examples.counts.usable,
             small_weights=self._weights,
             adapter=self._state.served,
-            training_done=round(self._progress, 2) if self._state.is_training else 0.0,
+            training_done=training.done,
             fault=self._state.fault or self._round_fault,
             runtime=self._runtime,
             releases=self._releases.installed,
             release_fault=self._releases.fault[:_LONGEST_FAULT],
+            progress=training.progress,
+            waiting=training.why_not if is_held else "",
         )
 
-    def _publish_status(self) -> None:
-        """Whenever it changes; mere progress at most every two seconds."""
-        status, (sent, at) = self._status(), self._status_sent
-        is_progress = sent is not None and _without_progress(sent) == _without_progress(status)
-        if status == sent or (is_progress and time.monotonic() - at < _STATUS_EVERY_S):
-            return
-        self._status_sent = (status, time.monotonic())
-        self._link.publish(self._status_publication(status))
-
-    def _status_publication(self, status: DeviceStatus) -> Publication:
-        return Publication(self._topics.device(self._device, "status"), encode(status), retain=True)
-
     def _describe(self) -> dict[str, object]:
-        status = self._status()
+        training = self._training.view
         return {
             "device": self._device,
             "connected": self._link.is_connected,
             "flagged_count": self._examples.counts.flagged,
-            **{name: getattr(status, name) for name in status.__struct_fields__},
+            **msgspec.to_builtins(self._status()),
+            "readings": asdict(training.readings),
+            "failing_conditions": dict(training.failing),
         }
 
-    def _summary(self) -> str:
+    def _summary(self, status: DeviceStatus) -> str:
         """For the service manager: one line."""
         if self._state.fault:
             return self._state.fault
         announcement = self._state.announcement
         if announcement is None:
             return "waits for the coordinator"
-        what = f"training, {self._progress:.0%}" if self._state.is_training else announcement.phase
-        return f"round {announcement.round}: {what}"
+        is_training = status.activity == "training"
+        what = f"training, {status.training_done:.0%}" if is_training else announcement.phase
+        return f"round {announcement.round}: {what}" + (status.waiting and f"; {status.waiting}")
 
     def _dead_parts(self) -> list[str]:
         """What only a new start mends."""
@@ -524,15 +458,10 @@ class DeviceDaemon:
         self._service.stopping()
         self._identity.stop()
         self._api.stop()
-        self._trainer.stop()
+        self._training.stop()
         self._releases.stop(is_on_purpose=self._is_stopping and self.exit_code == 0)
-        offline = DeviceStatus(session=self._session, activity="offline")
-        self._link.publish_and_wait(self._status_publication(offline), timeout_s=2)
+        self._link.publish_and_wait(self._offline(), timeout_s=2)
         self._link.stop()
         self._assistant.close()
         self._model.close()
         _logger.info("device is down", extra={"device": self._device})
-
-
-def _without_progress(status: DeviceStatus) -> DeviceStatus:
-    return msgspec.structs.replace(status, training_done=0.0)

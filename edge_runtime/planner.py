@@ -73,6 +73,11 @@ def plan(state: DeviceState, now: float) -> list[Action]:
     return actions
 
 
+def waits_to_train(state: DeviceState) -> bool:
+    """Whether a training shall start that has not: `StartTraining` is planned."""
+    return state.announcement is not None and _should_train(state, state.announcement)
+
+
 def _wanted_adapter(state: DeviceState) -> str:
     """What the assistant should answer with; empty while it cannot be had."""
     if state.released or state.announcement is None:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import tempfile
+from datetime import time
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -122,6 +123,49 @@ class ReleaseSettings(Settings):
     )
 
 
+class TrainingConditions(Settings):
+    """When this board trains. A sensor that it has not got never stops it."""
+
+    mains_power: bool = Field(True, description="not on battery")
+    most_celsius: float = Field(
+        80.0, gt=0, le=150, description="°C of its hottest sensor; on again 5 below"
+    )
+    most_load: float = Field(
+        8.0,
+        gt=0,
+        description="programs of others that want a core, for each core, over a minute; on again at"
+        " three quarters; training gives way to them anyway, so this is for a board overwhelmed",
+    )
+    from_time: time | None = Field(
+        None, description='local time, like "22:00"; unset: at any time of day'
+    )
+    until_time: time | None = Field(None, description="may be on the next day")
+    least_free_memory_mb: int = Field(
+        200, ge=0, description="memory that would be free without our training, MB"
+    )
+    least_free_disk_mb: int = Field(100, ge=0, description="disk that is free at state_dir, MB")
+    pause_after_s: float = Field(
+        10.0, ge=0, description="a running training pauses when a condition fails for so long, s"
+    )
+    end_after_s: float = Field(
+        300.0, ge=0, description="its process ends when one fails for so long: memory returns, s"
+    )
+    pause_for_answers: bool = Field(True, description="pause while the assistant answers")
+    answer_grace_s: float = Field(2.0, ge=0, description="and for so long after an answer, s")
+
+    @model_validator(mode="after")
+    def _require_window(self) -> Self:
+        start, end = self.from_time, self.until_time
+        if (start is None) != (end is None):
+            raise ValueError("from_time and until_time go together: set both or neither")
+        if start is not None and start == end:
+            raise ValueError(f"from_time and until_time are both {start:%H:%M}: unset both")
+        for one in (start, end):
+            if one is not None and one.tzinfo is not None:
+                raise ValueError(f"{one} names a time zone: hours are the board's local time")
+        return self
+
+
 class DeviceSettings(Settings):
     """Everything of `fedpt device run` and `fedpt ask`."""
 
@@ -157,6 +201,7 @@ class DeviceSettings(Settings):
         20, ge=1, description="training is saved every so many steps"
     )
     training_niceness: int = Field(10, ge=0, le=19, description="19 gives way to everything else")
+    training_conditions: TrainingConditions = TrainingConditions()
     connect_timeout_s: float = Field(30.0, gt=0, description="wait for the broker at the start, s")
 
     @field_validator("data")

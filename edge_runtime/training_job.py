@@ -2,9 +2,11 @@
 
 Progress comes back as JSON lines on the process's standard output; the update, the trained
 adapter's blob, is a file beside the result. A checkpoint that lies there is gone on from, if it is
-this job's.
+this job's. What the process cannot know, how long it was paused, the daemon leaves in another file.
 """
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
@@ -13,6 +15,8 @@ from fedpt.wire.messages import TrainingPlan
 
 UPDATE_NAME: Final = "update"
 CHECKPOINT_NAME: Final = "checkpoint"
+MEMORY_ADVICE: Final = "raise training_memory_mb, or unset it"
+_PAUSED_NAME: Final = "paused"
 
 
 class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +61,8 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     """The most that the process ever had resident, all in all."""
     own_peak_bytes: int = 0
     """The same, less what was resident before the training began."""
+    paused_seconds: float = 0.0
+    """How long the process that ended it was paused; in no other figure."""
 
 
 class TrainingStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,3 +74,17 @@ class TrainingStep(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s: float = 0.0
     held_out_nll: float | None = None
     seconds_left: float = 0.0
+
+
+def write_paused(folder: Path, seconds: float) -> None:
+    """Tell a paused process how long it was so, all in all; before it goes on."""
+    with suppress(OSError):  # a full disk: its speed then looks lower than it is
+        (folder / _PAUSED_NAME).write_text(repr(seconds))
+
+
+def read_paused(folder: Path) -> float:
+    """Seconds that this process was paused."""
+    try:
+        return float((folder / _PAUSED_NAME).read_text())
+    except (OSError, ValueError):  # never, or the disk was full
+        return 0.0

@@ -156,7 +156,7 @@ class _LiveBars:
             self._bar.update(
                 self._tasks[device],
                 completed=done,
-                description=f"{device} {status['activity']}",
+                description=f"{device} {status['waiting'] or status['activity']}",
             )
 
 

@@ -1,4 +1,4 @@
-"""Figures of the assistant for Prometheus, counted since the daemon's start.
+"""Figures of assistant and training for Prometheus, counted since the daemon's start.
 
 In a registry of our own; made of the counts when they are asked for, as the coordinator's are.
 """
@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from edge_runtime.api.training_metrics import training_families
 from edge_runtime.question import AnswerSummary
+from edge_runtime.training_view import TrainingView
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -31,13 +33,17 @@ _TEXTS: Final = {
 class ApiMetrics:
     """Counts answers; from any thread."""
 
-    def __init__(self, waiting: Callable[[], int]) -> None:
+    def __init__(
+        self, waiting: Callable[[], int], training: Callable[[], TrainingView] = TrainingView
+    ) -> None:
         """Begin at 0.
 
         Args:
             waiting: Tells how many questions wait.
+            training: Tells how training is.
         """
         self._waiting = waiting
+        self._training = training
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._seconds = 0.0
@@ -81,7 +87,7 @@ class ApiMetrics:
     def collect(self) -> "Iterable[Metric]":
         """For the registry."""
         with self._lock:
-            return [*self._families()]
+            return [*self._families(), *training_families(self._training())]
 
     def _families(self) -> "Iterator[Metric]":
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from edge_runtime.api.auth import DoorRules, read_token
 from edge_runtime.api.server import ApiServer, ServedAssistant
 from edge_runtime.settings import ApiSettings, DeviceSettings
+from edge_runtime.training_view import TrainingView
 
 _logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class LocalApi:
         settings: DeviceSettings,
         *,
         status: Callable[[], dict[str, object]],
+        training: Callable[[], TrainingView] = TrainingView,
     ) -> None:
         """Make it; nothing listens yet.
 
@@ -38,12 +40,13 @@ class LocalApi:
             assistant: Who answers.
             settings: The device's.
             status: Tells how the device is.
+            training: Tells how its training is.
 
         Raises:
             SettingsError: The token's file cannot be read.
         """
         self._socket = settings.socket
-        self._server = ApiServer(assistant, settings, status=status)
+        self._server = ApiServer(assistant, settings, status=status, training=training)
         self._doors = [
             _Door("local-api", self._server.on_socket(), lambda: _listen_locally(self._socket))
         ]

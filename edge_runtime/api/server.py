@@ -26,6 +26,7 @@ from edge_runtime.api.openai_translation import DeviceTraits
 from edge_runtime.lessons import learn
 from edge_runtime.question import Question
 from edge_runtime.settings import DeviceSettings
+from edge_runtime.training_view import TrainingView
 from fedpt.drivers.llama_grammar import schema_to_gbnf
 
 
@@ -53,9 +54,10 @@ class ApiServer:
         settings: DeviceSettings,
         *,
         status: Callable[[], dict[str, object]],
+        training: Callable[[], TrainingView],
     ) -> None:
         self.desk = AnswerDesk(assistant.answer, most_waiting=settings.api.most_waiting)
-        self._metrics = ApiMetrics(lambda: self.desk.waiting)
+        self._metrics = ApiMetrics(lambda: self.desk.waiting, training)
         traits = DeviceTraits(
             template=assistant.chat_template,
             system_prompt=settings.assistant.system_prompt,

@@ -1,9 +1,12 @@
-"""The training process, from the daemon's side: start, hear of progress, collect the result."""
+"""The training process, from the daemon's side: start, pause, hear of it, collect the result."""
 
 import logging
 import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -11,10 +14,12 @@ from edge_runtime.data.store import DataStore
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.training_job import (
     CHECKPOINT_NAME,
+    MEMORY_ADVICE,
     UPDATE_NAME,
     TrainingJob,
     TrainingResult,
     TrainingStep,
+    write_paused,
 )
 from fedpt.drivers.child_process import ChildProcess
 from fedpt.errors import FedptError, UsageError
@@ -28,12 +33,59 @@ OnEnd = Callable[[TrainingResult | None, bytes, str], None]
 """Result and update's blob, or None, nothing, and the reason."""
 
 
+_CRASHES: Final = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
+"""Native code that does not look whether it was given memory ends so."""
+_OUT_OF_MEMORY: Final = "std::bad_alloc"
+"""What C++ says when it ends a process because nobody catches that in one of its threads."""
+
+
+def reason_of(code: int, errors: str) -> str:
+    """Why a training process has left no result, in one line.
+
+    Its own last line, unless a signal ended it: that line is then about something else.
+    """
+    if code == -signal.SIGKILL:
+        return f"its process was ended by signal {-code}, as the system does when memory is short"
+    if code < 0 and _OUT_OF_MEMORY in errors:
+        return f"its process needed more memory than it may take; {MEMORY_ADVICE}"
+    if -code in _CRASHES:
+        return f"its process was ended by signal {-code}: a crash, or it was refused memory"
+    if code < 0:
+        return f"its process was ended by signal {-code}"
+    return errors.strip().rpartition("\n")[2] or f"its process ended with code {code}"
+
+
 class Trainer:
     """At most one training at a time, in a folder of its own."""
 
     def __init__(self, settings: DeviceSettings) -> None:
         self._settings = settings
+        self._folder = settings.state_dir / "training"
         self._child: ChildProcess | None = None
+        self._paused_at: float | None = None
+        self._paused_s = 0.0
+        self._paused_before_s = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """The process that trains; None if none does."""
+        return self._child.pid if self._child is not None and self._child.is_running else None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it is halted."""
+        return self._paused_at is not None
+
+    @property
+    def paused_s(self) -> float:
+        """How long the present or last process was paused, all in all, s."""
+        present = 0.0 if self._paused_at is None else time.monotonic() - self._paused_at
+        return self._paused_s + present
+
+    @property
+    def all_paused_s(self) -> float:
+        """The same of all processes so far, s."""
+        return self._paused_before_s + self.paused_s
 
     def start(
         self,
@@ -52,7 +104,7 @@ class Trainer:
         data = self._settings.data
         if data is None:
             raise UsageError("this device has no data store to train on: set data in its settings")
-        folder = self._settings.state_dir / "training"
+        folder = self._folder
         job = TrainingJob(
             small=str(self._settings.small),
             adapter=str(adapter),
@@ -67,6 +119,7 @@ class Trainer:
         )
         job = _as_begun(folder, job)
         _clear(folder)
+        self._paused_before_s, self._paused_s, self._paused_at = self.all_paused_s, 0.0, None
         write_job(folder, job)
         self._child = ChildProcess(
             "edge_runtime.training",
@@ -76,9 +129,24 @@ class Trainer:
             niceness=self._settings.training_niceness,
         )
 
+    def pause(self) -> None:
+        """Halt it at once, if it runs; in its first moments it cannot be: ask again."""
+        if self._child is not None and not self.is_paused and self._child.pause():
+            self._paused_at = time.monotonic()
+
+    def go_on(self) -> None:
+        """Let it run again, if it is paused; of one that has ended, the pause ends."""
+        if self._paused_at is None:
+            return
+        self._paused_s, self._paused_at = self.paused_s, None
+        if self._child is not None:
+            write_paused(self._folder, self._paused_s)
+            self._child.go_on()
+
     def stop(self) -> None:
         """End the training, if one runs."""
         if self._child is not None:
+            self.go_on()
             self._child.stop()
             self._child = None
 
@@ -120,14 +188,10 @@ def _collect(folder: Path, code: int, errors: str, on_end: OnEnd) -> None:
         result = read_result(folder, TrainingResult)
         update = (folder / UPDATE_NAME).read_bytes()
     except (FedptError, OSError):
-        _logger.warning("training failed", extra={"exit_code": code, "output": errors[-2000:]})
-        on_end(None, b"", _reason(code, errors))
+        log = (
+            _logger.info if code == -signal.SIGTERM else _logger.warning
+        )  # that is what `stop` does
+        log("training left no update", extra={"exit_code": code, "output": errors[-2000:]})
+        on_end(None, b"", reason_of(code, errors))
         return
     on_end(result, update, "")
-
-
-def _reason(code: int, errors: str) -> str:
-    """Its last line, unless a signal ended it: that line is then about something else."""
-    if code < 0:
-        return f"its process was ended by signal {-code}"
-    return errors.strip().rpartition("\n")[2] or f"its process ended with code {code}"

@@ -1,7 +1,7 @@
 """`python -m edge_runtime.training FOLDER`: do the training job that lies in FOLDER.
 
 Started by the device daemon; ends with it. Progress goes to standard output as JSON lines, an
-expected failure as one line to standard error with exit code 1.
+expected failure as one line to standard error with exit code 1. May be paused at any moment.
 """
 
 import contextlib
@@ -9,11 +9,17 @@ import sys
 from pathlib import Path
 
 import msgspec
-import torch
 
-from edge_runtime.training.fine_tuning import Request, fine_tune
+from edge_runtime.training.memory_fence import told_when_out_of_memory
 from edge_runtime.training.memory_plan import MEGABYTE
-from edge_runtime.training_job import CHECKPOINT_NAME, UPDATE_NAME, TrainingJob, TrainingStep
+from edge_runtime.training.running_time import running_clock
+from edge_runtime.training_job import (
+    CHECKPOINT_NAME,
+    UPDATE_NAME,
+    TrainingJob,
+    TrainingStep,
+    read_paused,
+)
 from fedpt.adapters import adapter_from_bytes, adapter_to_bytes
 from fedpt.drivers.child_process import end_with_parent
 from fedpt.errors import FedptError
@@ -27,6 +33,10 @@ def main(folder: Path) -> None:
     Raises:
         FedptError: Anything expected; the caller prints it.
     """
+    import torch  # seconds, in which our parent must be able to pause us, or may end
+
+    from edge_runtime.training.fine_tuning import Request, fine_tune
+
     job = read_job(folder, TrainingJob)
     torch.set_num_threads(job.threads)
     checkpoint = folder / CHECKPOINT_NAME
@@ -41,10 +51,14 @@ def main(folder: Path) -> None:
         checkpoint_steps=job.checkpoint_steps,
         precision=job.precision,
         budget_bytes=job.memory_budget_mb and job.memory_budget_mb * MEGABYTE,
+        clock=running_clock(folder),
+        is_fenced=True,
     )
-    tuned = fine_tune(request, on_step=_report)
+    with told_when_out_of_memory():
+        tuned = fine_tune(request, on_step=_report)
     write_bytes(folder / UPDATE_NAME, adapter_to_bytes(tuned.adapter))
-    write_result(folder, tuned.result)
+    paused = read_paused(folder)
+    write_result(folder, msgspec.structs.replace(tuned.result, paused_seconds=paused))
     checkpoint.unlink(missing_ok=True)
 
 

@@ -4,6 +4,7 @@ The daemon's child process and `fedpt device train` both do this and nothing els
 where things come from and go to.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +35,14 @@ from edge_runtime.training.memory import (
     peak_bytes,
     resident_bytes,
 )
-from edge_runtime.training.memory_plan import MEGABYTE, Sizes, choose, smallest_budget
+from edge_runtime.training.memory_fence import fence_memory
+from edge_runtime.training.memory_plan import (
+    MEGABYTE,
+    Sizes,
+    choose,
+    estimate,
+    smallest_budget,
+)
 from edge_runtime.training.network import load_code, open_network
 from edge_runtime.training.placement import HOST, best_placement
 from edge_runtime.training.precision import faster_precision
@@ -72,6 +80,10 @@ class Request:
     mode: Mode | None = None
     precision: Precision | Literal["auto"] = "auto"
     """auto: what this machine is fast in, found out once a training."""
+    clock: Callable[[], float] = time.monotonic
+    """In seconds; stands still while this process does."""
+    is_fenced: bool = False
+    """Whether the process shall end rather than take much more memory than was planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +119,12 @@ def fine_tune(request: Request, *, on_step: Callable[[TrainingStep], None]) -> F
     how = found.how if found else _choose(request, sizes, there)
     if how.thrifty:
         give_back_memory()
+    if request.is_fenced:
+        fence_memory(max(request.budget_bytes or 0, there + estimate(sizes, how)), file)
     network = open_network(file, adapter, how, best_placement())
     del adapter
     task = Task(cut(prepared, how.context_tokens), request.plan, how, request.seed)
-    trained = train(network, task, on_step=on_step, checkpoints=checkpoints)
+    trained = train(network, task, on_step=on_step, checkpoints=checkpoints, clock=request.clock)
     del network
     norm_of = partial(_norm, map_matrices(file, HOST))
     require_acceptable(trained.tensors, manifest, trained.position.held_out, norm_of)

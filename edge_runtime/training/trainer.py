@@ -62,33 +62,43 @@ def train(
     *,
     on_step: Callable[[TrainingStep], None],
     checkpoints: Checkpoints | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Trained:
     """Fine-tune the network's factors; deterministic by seed on one machine, interrupted or not.
 
     AdamW, linear warm-up, cosine decay to a tenth, gradients clipped to norm 1. The loss is the
     mean cross-entropy of the answers' tokens, in nats.
 
+    Args:
+        network: Whose factors are trained.
+        task: What on, and how.
+        on_step: Hears of every step.
+        checkpoints: Where to go on from, and to save to; None: nowhere.
+        clock: In seconds; stands still while this process does.
+
     Raises:
         TrainingError: The loss is no longer finite; the last checkpoint stays.
         StorageError: A checkpoint cannot be written; the one before stays.
     """
-    return _Run(network, task, on_step, checkpoints).run()
+    return _Run(network, task, on_step, checkpoints, clock).run()
 
 
 class _Run:
     """The state of one training."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # `train`'s own
         self,
         network: Network,
         task: Task,
         on_step: Callable[[TrainingStep], None],
         checkpoints: Checkpoints | None,
+        clock: Callable[[], float],
     ) -> None:
         self._network = network
         self._task = task
         self._on_step = on_step
         self._checkpoints = checkpoints
+        self._clock = clock
         self._factors = list(network.factors.values())
         self._optimiser = torch.optim.AdamW(
             self._factors, lr=task.plan.learning_rate, weight_decay=0.0
@@ -128,7 +138,7 @@ class _Run:
         self._save()  # so that a restart computes in the same way, whatever it would choose anew
 
     def _step(self, batch: Sequence[int]) -> None:
-        started = time.monotonic()
+        started = self._clock()
         done = self._position.step
         share = rate_share(done, self._task.total_steps)
         self._optimiser.param_groups[0]["lr"] = self._task.plan.learning_rate * share
@@ -148,7 +158,7 @@ class _Run:
         )
         if self._position.step % self._task.epoch_steps == 0:
             self._measure()
-        self._count(batch, time.monotonic() - started)
+        self._count(batch, self._clock() - started)
         if self._is_due():
             self._save()
         self._tell()

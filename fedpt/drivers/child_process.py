@@ -3,11 +3,13 @@
 import ctypes
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from fedpt.errors import FedptError
@@ -17,6 +19,10 @@ _logger = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG: Final = 1
 _PARENT_VARIABLE: Final = "FEDPT_PARENT"
 """The parent's process id: it may end while its child is still importing."""
+
+_PR_SET_NAME: Final = 15
+_BOUND_NAME: Final = "fedpt-child"
+"""What a process is called, for `ps` and its parent, that will end with its parent."""
 
 _GRACE_S: Final = 5.0
 _STDERR_LINES: Final = 40
@@ -29,6 +35,7 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended in between
             os.kill(os.getpid(), signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, _BOUND_NAME.encode())
 
 
 class ChildProcess:
@@ -49,12 +56,19 @@ class ChildProcess:
     ) -> None:
         """Start it.
 
+        Args:
+            module: What to run.
+            arguments: Its command line.
+            on_line: See above.
+            on_end: See above.
+            niceness: Of the processor, 0 to 19; from 1 on, the disk is for others first too.
+
         Raises:
             FedptError: The system cannot start a process.
         """
         command = [sys.executable, "-m", module, *arguments]
         if niceness:
-            command = ["nice", "-n", str(niceness), *command]
+            command = [*_idle_disk(), "nice", "-n", str(niceness), *command]
         try:
             self._process = subprocess.Popen(
                 command,
@@ -79,15 +93,44 @@ class ChildProcess:
         """Whether it has not ended yet."""
         return self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def pause(self) -> bool:
+        """Halt it at once, wherever it is; `go_on` undoes that.
+
+        Returns:
+            False: not yet, for it has not called `end_with_parent`; try again. A halted process
+            that has not would outlive a killed parent, and never end.
+        """
+        if not self.is_running or not self._is_bound():
+            return False
+        self._process.send_signal(signal.SIGSTOP)
+        return True
+
+    def go_on(self) -> None:
+        """Let it run again; nothing if it runs."""
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
-        """End it: politely, then by force. `on_end` is still called."""
+        """End it: politely, then by force, also if it is paused. `on_end` is still called."""
         if self.is_running:
             self._process.terminate()
+            self.go_on()  # what is halted does not hear that it shall end
             try:
                 self._process.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._reader.join(_GRACE_S)
+
+    def _is_bound(self) -> bool:
+        try:
+            name = Path(f"/proc/{self.pid}/comm").read_text().strip()
+        except OSError:
+            return sys.platform != "linux"
+        return name == _BOUND_NAME
 
     def _read(self) -> None:
         assert self._process.stdout is not None  # PIPE was asked for
@@ -110,3 +153,8 @@ class ChildProcess:
             callback(*arguments)
         except Exception:  # it would end this thread: no more lines, and never an end
             _logger.exception("a callback failed")
+
+
+def _idle_disk() -> list[str]:
+    """Words before a command that let it have the disk when nobody else wants it."""
+    return ["ionice", "-c", "3"] if shutil.which("ionice") else []

@@ -114,6 +114,23 @@ class RoundAnnouncement(Message, frozen=True, kw_only=True):
     """Vouches for `adapter`; a device that knows whom to trust takes no adapter without."""
 
 
+class TrainingProgress(Message, frozen=True, kw_only=True):
+    """How far a device's training is."""
+
+    steps_done: Count
+    steps_total: Count
+    tokens_per_s: float = 0.0
+    """While it ran: pauses do not count."""
+    loss: float | None = None
+    """Of the last step, nats a token."""
+    held_out_nll: float | None = None
+    """The newest, nats a token; none is measured with few examples."""
+    seconds_left: float = 0.0
+    """If nothing pauses it."""
+    paused_s: float = 0.0
+    """How long its process was paused."""
+
+
 class DeviceStatus(Message, frozen=True, kw_only=True):
     """Retained; its last will is the same with `activity` offline."""
 
@@ -133,6 +150,10 @@ class DeviceStatus(Message, frozen=True, kw_only=True):
     """The installed release of each kind."""
     release_fault: str = ""
     """Why it did not take the newest release that it tried, in one line."""
+    progress: TrainingProgress | None = None
+    """Of the present training, from its first step on."""
+    waiting: str = ""
+    """Why its training does not start, or is paused, in one line; nothing is wrong."""
 
 
 class UpdateOffer(Message, frozen=True, kw_only=True):

@@ -45,6 +45,7 @@ def run(name: str, tiny: TinyFederation, capsys: pytest.CaptureFixture[str]) -> 
     [
         "local_decode",
         "steered_decode",
+        "answer_during_training",
         pytest.param("over_a_network", marks=pytest.mark.broker),
         pytest.param("bytes_per_token", marks=pytest.mark.broker),
         pytest.param("worker_throughput", marks=pytest.mark.broker),

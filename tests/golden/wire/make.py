@@ -24,6 +24,7 @@ from fedpt.wire.messages import (
     SignedRelease,
     SteeringCoefficients,
     TrainingPlan,
+    TrainingProgress,
     UpdateOffer,
     UpdateReceipt,
 )
@@ -73,6 +74,15 @@ EXAMPLES: tuple[Message, ...] = (
         adapter="a" * 64,
         training_done=0.25,
         fault="data.jsonl, line 3: the answer is missing or empty",
+    ),
+    TrainingProgress(
+        steps_done=30,
+        steps_total=120,
+        tokens_per_s=95.5,
+        loss=1.5,
+        held_out_nll=1.75,
+        seconds_left=540,
+        paused_s=12.5,
     ),
     UpdateOffer(
         run=_RUN,

@@ -15,7 +15,7 @@ from coordinator.state import AnyEvent, FederationState, Fleet
 from coordinator.transitions import fold
 from fedpt.errors import SettingsError
 from fedpt.ids import DeviceId
-from fedpt.wire.messages import DeviceStatus
+from fedpt.wire.messages import DeviceStatus, TrainingProgress
 from tests.fakes.brokers import free_port
 from tests.fakes.histories import histories, run_started, whole_round
 
@@ -25,6 +25,11 @@ FLEET = Fleet(
         DeviceId("b"): DeviceStatus(session=1, activity="training"),
         DeviceId("c"): DeviceStatus(session=1, activity="offline"),
     }
+)
+
+
+PROGRESS = TrainingProgress(
+    steps_done=3, steps_total=12, tokens_per_s=95.5, loss=1.5, seconds_left=60, paused_s=2.5
 )
 
 
@@ -67,6 +72,26 @@ def test_a_round_is_told_in_figures() -> None:
     for way in ("large", "antiexpert", "expert", "steered", "steered_calibrated"):
         assert told[f"fedpt_evaluation_nll:{way}"] == 1.0
         assert told[f"fedpt_evaluation_exact_match:{way}"] == 0.5
+
+
+def test_training_is_told_of_each_device_as_far_as_it_tells_it() -> None:
+    usual = {"session": 1, "activity": "training"}
+    fleet = Fleet(
+        {
+            DeviceId("a"): DeviceStatus(**usual, progress=PROGRESS),
+            DeviceId("b"): DeviceStatus(**usual, waiting="waits: 82 °C, at most 80 °C"),
+        }
+    )
+    told = figures(Sample(FederationState(), fleet, {}, {}))
+    assert told["fedpt_devices_waiting"] == 1
+    assert told["fedpt_device_training_steps_done:a"] == 3
+    assert told["fedpt_device_training_steps:a"] == 12
+    assert told["fedpt_device_training_tokens_per_second:a"] == 95.5
+    assert told["fedpt_device_training_loss:a"] == 1.5
+    assert told["fedpt_device_training_seconds_left:a"] == 60
+    assert told["fedpt_device_training_paused_seconds:a"] == 2.5
+    assert "fedpt_device_training_held_out_nll:a" not in told
+    assert not any(name.endswith(":b") for name in told)
 
 
 def test_refusals_and_failures_are_told_by_kind() -> None:

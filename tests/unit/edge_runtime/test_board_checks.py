@@ -24,8 +24,8 @@ def test_a_hot_board_is_told(celsius: float, level: Level) -> None:
 def test_the_hottest_sensor_counts(tmp_path: Path) -> None:
     assert list(temperature(tmp_path)) == []
     for zone, text in (("0", "45200\n"), ("1", "83100\n"), ("2", "broken")):
-        folder = tmp_path / f"thermal_zone{zone}"
-        folder.mkdir()
+        folder = tmp_path / "thermal" / f"thermal_zone{zone}"
+        folder.mkdir(parents=True)
         (folder / "temp").write_text(text)
     (finding,) = temperature(tmp_path)
     assert (finding.level, finding.what) == ("warning", "temperature: 83 °C")

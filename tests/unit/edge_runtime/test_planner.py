@@ -73,6 +73,13 @@ def test_a_selected_device_trains_once() -> None:
     assert plan(replace(READY, fault="no memory")) == []
 
 
+def test_a_training_waits_as_long_as_it_is_planned() -> None:
+    assert planner.waits_to_train(READY)
+    assert not planner.waits_to_train(NEW)
+    assert not planner.waits_to_train(replace(READY, training=announcement()))
+    assert not planner.waits_to_train(replace(READY, fault="no memory"))
+
+
 @pytest.mark.parametrize(
     "now",
     [

@@ -1,8 +1,9 @@
+from datetime import time
 from pathlib import Path
 
 import pytest
 
-from edge_runtime.settings import ENVIRONMENT_PREFIX, DeviceSettings
+from edge_runtime.settings import ENVIRONMENT_PREFIX, DeviceSettings, TrainingConditions
 from fedpt.errors import SettingsError
 from fedpt.settings import load
 
@@ -34,3 +35,34 @@ def test_other_addresses_need_a_token(tmp_path: Path, host: str) -> None:
 def test_the_token_file_is_found_beside_the_settings(tmp_path: Path) -> None:
     settings = device_with(tmp_path, 'host = "0.0.0.0"\nport = 8080\ntoken_file = "token"')
     assert settings.api.token_file == tmp_path / "token"
+
+
+def conditions(folder: Path, lines: str) -> TrainingConditions:
+    toml = folder / "device.toml"
+    toml.write_text(f"{DEVICE}[training_conditions]\n{lines}\n")
+    settings = load(DeviceSettings, toml=toml, prefix=ENVIRONMENT_PREFIX, environment={})
+    return settings.training_conditions
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ['from_time = "22:00"\nuntil_time = "06:30"', "from_time = 22:00:00\nuntil_time = 06:30:00"],
+)
+def test_hours_are_texts_or_tomls_own_times(tmp_path: Path, lines: str) -> None:
+    found = conditions(tmp_path, lines)
+    assert (found.from_time, found.until_time) == (time(22), time(6, 30))
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ('from_time = "22:00"', "set both or neither"),
+        ('from_time = "22:00"\nuntil_time = "22:00"', "are both 22:00"),
+        ('from_time = "22:00Z"\nuntil_time = "06:00"', "names a time zone"),
+        ("most_celsius = 1000", "less than or equal to 150"),
+        ("most_celcius = 70", "unknown setting"),
+    ],
+)
+def test_conditions_that_make_no_sense_are_refused(tmp_path: Path, lines: str, fault: str) -> None:
+    with pytest.raises(SettingsError, match=fault):
+        conditions(tmp_path, lines)

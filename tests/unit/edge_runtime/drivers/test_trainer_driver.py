@@ -2,19 +2,22 @@
 
 import os
 import queue
+import resource
 import signal
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from edge_runtime.data.store import DataStore
-from edge_runtime.drivers.trainer import Trainer
+from edge_runtime.drivers.trainer import Trainer, reason_of
 from edge_runtime.settings import DeviceSettings
-from edge_runtime.training_job import TrainingResult, TrainingStep
+from edge_runtime.training_job import MEMORY_ADVICE, TrainingResult, TrainingStep
 from fedpt.adapters import adapter_from_bytes, require_same_form
 from fedpt.errors import UsageError
 from fedpt.examples import Example
+from fedpt.kernel_memory import memory_bytes
 from fedpt.wire.messages import TrainingPlan
 from tests.fakes.tiny_federation import EXAMPLES, TinyFederation
 from tests.fakes.wire_messages import PLAN, announcement
@@ -22,6 +25,7 @@ from tests.fakes.wire_messages import PLAN, announcement
 pytestmark = [pytest.mark.llama, pytest.mark.slow]
 
 PATIENCE_S = 60
+PAUSE_S = 1.0
 FOR_EVER = TrainingPlan(epochs=10**6, learning_rate=1e-3, batch_examples=2, context_tokens=64)
 
 
@@ -81,7 +85,7 @@ def test_a_killed_child_is_a_fault_and_a_stopped_one_ends(
     daemon.steps.get(timeout=PATIENCE_S)
     os.kill(_training_process(tmp_path), signal.SIGKILL)
     _, _, fault = daemon.ends.get(timeout=PATIENCE_S)
-    assert fault == "its process was ended by signal 9"
+    assert fault == "its process was ended by signal 9, as the system does when memory is short"
     daemon.start(trainer, tiny.adapter_blob, FOR_EVER)
     trainer.stop()
     trainer.stop()  # it is gone: nothing happens
@@ -160,6 +164,119 @@ def test_without_examples_or_a_store_a_training_says_so(
     assert fault == f"{tmp_path}/private.db holds no examples to train on: fedpt device data add"
     with pytest.raises(UsageError, match="no data store"):
         daemon.start(Trainer(here.model_copy(update={"data": None})), tiny.adapter_blob, PLAN)
+
+
+@pytest.mark.parametrize(
+    ("code", "errors", "reason"),
+    [
+        (1, "a warning\nthe data is empty\n", "the data is empty"),
+        (3, "", "its process ended with code 3"),
+        (-15, "a warning", "its process was ended by signal 15"),
+        (
+            -11,
+            "a warning",
+            "its process was ended by signal 11: a crash, or it was refused memory",
+        ),
+        (-9, "", "its process was ended by signal 9, as the system does when memory is short"),
+        (
+            -6,
+            "terminate called after throwing an instance of 'std::bad_alloc'\n  what(): ...",
+            f"its process needed more memory than it may take; {MEMORY_ADVICE}",
+        ),
+    ],
+)
+def test_why_a_process_left_nothing_is_one_line(code: int, errors: str, reason: str) -> None:
+    assert reason_of(code, errors) == reason
+
+
+def test_a_paused_training_does_no_step_and_counts_no_second(
+    tiny: TinyFederation, tmp_path: Path
+) -> None:
+    daemon, trainer = Daemon(), Trainer(settings(tiny, tmp_path))
+    daemon.start(trainer, tiny.adapter_blob, FOR_EVER)
+    done = daemon.steps.get(timeout=PATIENCE_S)
+    trainer.pause()
+    assert trainer.is_paused
+    trainer.pause()  # again: nothing changes
+    wait_until_halted(trainer)
+    time.sleep(PAUSE_S)  # what is in the pipe still comes
+    while not daemon.steps.empty():
+        done = daemon.steps.get()
+    time.sleep(PAUSE_S)
+    assert daemon.steps.empty()
+    trainer.go_on()
+    assert trainer.paused_s >= 2 * PAUSE_S
+    assert not trainer.is_paused
+    first = daemon.steps.get(timeout=PATIENCE_S)
+    assert first.done == done.done + 1
+    # what it had taken so far, without the pause; a step takes milliseconds
+    assert seconds_of(first) - seconds_of(done) < 2 * PAUSE_S
+    trainer.stop()
+    assert trainer.all_paused_s == trainer.paused_s
+
+
+def test_the_result_says_how_long_it_was_paused(tiny: TinyFederation, tmp_path: Path) -> None:
+    daemon, trainer = Daemon(), Trainer(settings(tiny, tmp_path))
+    plan = TrainingPlan(epochs=20, learning_rate=1e-3, batch_examples=2, context_tokens=64)
+    daemon.start(trainer, tiny.adapter_blob, plan)
+    daemon.steps.get(timeout=PATIENCE_S)
+    trainer.pause()
+    time.sleep(PAUSE_S)
+    trainer.go_on()
+    result, paused_update, _ = daemon.ends.get(timeout=PATIENCE_S)
+    assert result is not None
+    assert result.paused_seconds == pytest.approx(trainer.paused_s, abs=1e-6)
+    daemon.start(trainer, tiny.adapter_blob, plan)
+    result, update, _ = daemon.ends.get(timeout=PATIENCE_S)
+    assert result is not None
+    assert result.paused_seconds == 0
+    assert update == paused_update
+
+
+def test_a_paused_training_is_stopped(tiny: TinyFederation, tmp_path: Path) -> None:
+    daemon, trainer = Daemon(), Trainer(settings(tiny, tmp_path))
+    daemon.start(trainer, tiny.adapter_blob, FOR_EVER)
+    daemon.steps.get(timeout=PATIENCE_S)
+    trainer.pause()
+    wait_until_halted(trainer)
+    trainer.stop()
+    assert daemon.ends.get(timeout=PATIENCE_S)[0] is None
+    assert trainer.pid is None
+    assert not trainer.is_paused
+
+
+def test_a_training_is_fenced_and_running_out_of_memory_is_one_line(
+    tiny: TinyFederation, tmp_path: Path
+) -> None:
+    daemon, trainer = Daemon(), Trainer(settings(tiny, tmp_path))
+    daemon.start(trainer, tiny.adapter_blob, FOR_EVER)
+    daemon.steps.get(timeout=PATIENCE_S)
+    pid = _training_process(tmp_path)
+    private = memory_bytes(Path(f"/proc/{pid}/status"))["VmData"]
+    fence, _ = resource.prlimit(pid, resource.RLIMIT_DATA)
+    assert private < fence < private + 2_000_000_000
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "800\n"
+    # as if it had grown up to its fence: the next request for memory is refused
+    resource.prlimit(pid, resource.RLIMIT_DATA, (private // 2, private // 2))
+    _, _, fault = daemon.ends.get(timeout=PATIENCE_S)
+    # native code does not always look; what the daemon's users get is one line in any case
+    assert f"needed more memory than it may take; {MEMORY_ADVICE}" in fault or (
+        fault.endswith("a crash, or it was refused memory")
+    )
+    assert "\n" not in fault
+
+
+def wait_until_halted(trainer: Trainer) -> None:
+    assert trainer.pid is not None
+    deadline = time.monotonic() + PATIENCE_S
+    while Path(f"/proc/{trainer.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def seconds_of(step: TrainingStep) -> float:
+    """What it has trained for."""
+    return step.seconds_left * step.done / (step.total - step.done)
 
 
 def _training_process(state_dir: Path) -> int:

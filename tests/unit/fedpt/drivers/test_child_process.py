@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +109,74 @@ def test_stop_ends_it_politely(start: Start, report: Report) -> None:
     child.stop()
 
 
+BUSY = """
+    import time
+    from fedpt.drivers.child_process import end_with_parent
+    end_with_parent()
+    while True:
+        print("at work", flush=True)
+        time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def busy(start: Start, report: Report, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A child that can be paused, at work."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path.cwd())]))
+    child = start(BUSY)
+    report.lines.get(timeout=WAIT_S)
+    yield child
+    child.stop()
+
+
+def state_of(child: ChildProcess) -> str:
+    stat = Path(f"/proc/{child.pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0]
+
+
+def wait_for_state(child: ChildProcess, wanted: str) -> None:
+    """Signals are delivered soon, not at once."""
+    deadline = time.monotonic() + WAIT_S
+    while state_of(child) not in wanted:
+        assert time.monotonic() < deadline, f"{state_of(child)}, not one of {wanted}"
+        time.sleep(0.001)
+
+
+def test_a_paused_child_halts_and_then_goes_on(busy: ChildProcess, report: Report) -> None:
+    assert busy.pause()
+    wait_for_state(busy, "T")
+    assert busy.is_running
+    while not report.lines.empty():
+        report.lines.get()
+    busy.go_on()
+    assert report.lines.get(timeout=WAIT_S) == b"at work\n"
+    wait_for_state(busy, "RS")
+
+
+def test_a_paused_child_is_stopped_politely(busy: ChildProcess, report: Report) -> None:
+    assert busy.pause()
+    wait_for_state(busy, "T")
+    busy.stop()
+    assert report.ends.get(timeout=WAIT_S)[0] == -signal.SIGTERM
+    assert not busy.pause()
+    busy.go_on()  # it is gone: nothing happens
+
+
+def test_a_paused_child_can_be_killed(busy: ChildProcess, report: Report) -> None:
+    assert busy.pause()
+    wait_for_state(busy, "T")
+    os.kill(busy.pid, signal.SIGKILL)
+    assert report.ends.get(timeout=WAIT_S)[0] == -signal.SIGKILL
+
+
+def test_a_child_that_might_outlive_its_parent_is_not_paused(start: Start, report: Report) -> None:
+    child = start("import time; print('ready', flush=True); time.sleep(60)")
+    report.lines.get(timeout=WAIT_S)
+    assert not child.pause()
+    assert state_of(child) in "RS"
+    child.stop()
+
+
 def test_ctrl_c_for_the_parent_is_not_for_the_child(start: Start, report: Report) -> None:
     child = start("import os; print(os.getpgid(0), flush=True); input()")
     assert int(report.lines.get(timeout=WAIT_S)) != os.getpgid(0)
@@ -120,15 +189,28 @@ def test_a_nice_child_lets_others_go_first(start: Start, report: Report) -> None
     report.ends.get(timeout=WAIT_S)
 
 
-def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+def test_a_nice_child_has_the_disk_last(start: Start, report: Report) -> None:
+    start(
+        "import subprocess, os; print(subprocess.run(['ionice', '-p', str(os.getpid())],"
+        "capture_output=True, text=True).stdout)",
+        niceness=1,
+    )
+    assert report.lines.get(timeout=WAIT_S) == b"idle\n"
+    report.ends.get(timeout=WAIT_S)
+
+
+@pytest.mark.parametrize("deed", ["pass", "child.pause()"], ids=["at work", "paused"])
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path, deed: str) -> None:
     (tmp_path / "child.py").write_text(
         "import os, time; from fedpt.drivers.child_process import end_with_parent;"
         "end_with_parent(); print(os.getpid(), flush=True); time.sleep(60)"
     )
     parent_code = (
-        "import sys, time; from fedpt.drivers.child_process import ChildProcess;"
-        "ChildProcess('child', [], on_line=lambda line: print(line.decode(), end='', flush=True),"
-        "             on_end=lambda *_: None); time.sleep(60)"
+        "import queue, sys, time; from fedpt.drivers.child_process import ChildProcess;"
+        "lines = queue.Queue();"
+        "child = ChildProcess('child', [], on_line=lines.put, on_end=lambda *_: None);"
+        f"line = lines.get(); {deed};"
+        "print(line.decode(), end='', flush=True); time.sleep(60)"
     )
     path = os.pathsep.join([str(tmp_path), str(Path.cwd())])
     with subprocess.Popen(
