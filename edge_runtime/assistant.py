@@ -149,12 +149,12 @@ class Assistant:
         since = self._step_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def switch(self, adapter: str, path: Path, *, is_personal: bool = False) -> bool:
+    def switch(self, adapter: str, path: Path | None, *, is_personal: bool = False) -> bool:
         """Answer with another adapter from the next question on.
 
         Args:
             adapter: Its id.
-            path: Its GGUF.
+            path: Its GGUF; None: without one.
             is_personal: Whether it is this board's own, which no worker has.
 
         Returns:
@@ -309,7 +309,9 @@ class Assistant:
         else:
             plan = AnswerPlan(self._expert.adapter, coefficients, rules)
             worker = access.at_worker(plan)
-            steerer = WorkerFirst(worker, lambda: self._drafting(access, conversation, coefficients))
+            steerer = WorkerFirst(
+                worker, lambda: self._drafting(access, conversation, coefficients)
+            )
         before = access.traffic.copy()
         return _Steering(steerer, coefficients, access.traffic, before)
 

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedpt.files import sha256_bytes
 from fedpt.settings import BrokerSettings, Name, Settings
+from fedpt.wire.messages import TrainingPlan
 
 ENVIRONMENT_PREFIX: Final = "FEDPT_DEVICE"
 
@@ -123,6 +124,33 @@ class ReleaseSettings(Settings):
     )
 
 
+class PersonalSettings(Settings):
+    """An adapter of this board's own: the federation's, trained on here, and never sent."""
+
+    enabled: bool = Field(False, description="train one after each round, and answer with it")
+    epochs: int = Field(1, ge=1, description="passes over this device's examples")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    batch_examples: int = Field(4, ge=1, description="examples a step")
+    context_tokens: int = Field(256, ge=16, description="longest example, tokens; cut beyond")
+    mix: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="0: start from the federation's adapter, 1: from the personal one before; in"
+        " between: from both, mixed",
+    )
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """How it is trained."""
+        return TrainingPlan(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch_examples=self.batch_examples,
+            context_tokens=self.context_tokens,
+        )
+
+
 class TrainingConditions(Settings):
     """When this board trains. A sensor that it has not got never stops it."""
 
@@ -202,6 +230,7 @@ class DeviceSettings(Settings):
     )
     training_niceness: int = Field(10, ge=0, le=19, description="19 gives way to everything else")
     training_conditions: TrainingConditions = TrainingConditions()
+    personal: PersonalSettings = PersonalSettings()
     connect_timeout_s: float = Field(30.0, gt=0, description="wait for the broker at the start, s")
 
     @field_validator("data")
