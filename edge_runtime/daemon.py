@@ -376,7 +376,8 @@ class DeviceDaemon:
 
     def _step_releases(self) -> None:
         """Releases wait while we train or answer: what runs keeps what it began with."""
-        is_idle = not self._training.view.is_running and not self._assistant.is_answering
+        is_training = self._state.is_training or self._training.view.is_running
+        is_idle = not is_training and not self._assistant.is_answering
         switched = self._releases.step(self._link, is_idle=is_idle)
         if switched in NEED_RESTART:
             _logger.info("ends to be started again with the new %s", switched)
