@@ -71,7 +71,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     with ExitStack() as stack:
         broker = stack.enter_context(running_broker(Place()))
-        stack.enter_context(running_worker(Place(), broker, subject, settings))
         model = stack.enter_context(BareModel(subject.large))
         context = stack.enter_context(
             BareContext(
@@ -83,7 +82,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         for rows in _ROWS:
             for count in flags.devices:
-                with _devices(subject, broker, count, rows) as devices:
+                with (  # a new worker: what others have left in a shared cache takes time
+                    running_worker(Place(), broker, subject, settings),
+                    _devices(subject, broker, count, rows) as devices,
+                ):
                     sides: dict[str, Callable[[int], Served]] = {
                         "worker": partial(_ask, devices, flags.steps),
                         "bare": partial(_bare, context, (count, rows, flags.steps)),

@@ -6,6 +6,7 @@ not hold up the single tokens of others.
 """
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 
+from coordinator.worker.gathering import Gathering
 from fedpt.decoding.large_row import LargeRow
 from fedpt.drivers.llama_runs import Run
 from fedpt.errors import FedptError, LargeModelError, SessionLostError
@@ -63,8 +65,12 @@ class Job:
 class Batcher:
     """Owns the models of a process."""
 
-    def __init__(self, contexts: Mapping[str, Context]) -> None:
+    def __init__(
+        self, contexts: Mapping[str, Context], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._contexts = dict(contexts)
+        self._clock = clock
+        self._gathering = Gathering()
         self._jobs: list[Job] = []
         self._served: dict[DeviceId, int] = {}
         """Of the devices that have jobs here: tokens since they came."""
@@ -101,6 +107,15 @@ class Batcher:
         with self._changed:
             self._changed.wait_for(lambda: bool(self._jobs) or unless(), timeout_s)
 
+    def gather(self, *, unless: Callable[[], bool]) -> bool:
+        """Wait a moment for more jobs, where that pays; whether to look for them before a step."""
+        with self._changed:
+            jobs = len(self._jobs)
+            rest_s = self._gathering.rest_s(jobs, self._clock()) if jobs else 0.0
+            if rest_s:
+                self._changed.wait_for(lambda: len(self._jobs) != jobs or unless(), rest_s)
+        return rest_s > 0
+
     def replace(self, name: str, context: Context) -> None:
         """Use another context from now on; jobs for the old one fail. On the thread that steps."""
         self._contexts[name] = context
@@ -117,9 +132,13 @@ class Batcher:
 
     def step(self) -> int:
         """Put one piece of each of some jobs through their models; how many tokens that were."""
-        return sum(map(self._step_one, list(self._contexts)))
+        began = self._clock()
+        runs = [run for name in list(self._contexts) for run in self._step_one(name)]
+        if runs:
+            self._gathering.stepped(len(runs), began, self._clock())
+        return sum(len(run.tokens) for run in runs)
 
-    def _step_one(self, name: str) -> int:
+    def _step_one(self, name: str) -> list[Run]:
         pieces = self._pieces(name)
         for (job, run), told in zip(pieces, self._evaluated(name, pieces), strict=True):
             if isinstance(told, FedptError):
@@ -131,7 +150,7 @@ class Batcher:
             if run.wanted:
                 job.rows.append(told)
         self._finish([job for job, _ in pieces if job.done == len(job.tokens)], None)
-        return sum(len(run.tokens) for _, run in pieces)
+        return [run for _, run in pieces]
 
     def _pieces(self, name: str) -> list[tuple[Job, Run]]:
         """What goes through a model together."""

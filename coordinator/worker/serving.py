@@ -115,6 +115,8 @@ class Serving:
             except FedptError as error:  # a bad message never stops the worker
                 _logger.warning("dropped: %s", error, extra={"code": error.code})
         self._follow_adapter()
+        if self._batcher.gather(unless=lambda: bool(self._inbox)):
+            return
         if not self._batcher.step():
             self._admission.forget_idle(time.monotonic())
             self._batcher.wait(wait_s, unless=lambda: bool(self._inbox))

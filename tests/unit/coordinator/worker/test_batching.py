@@ -295,3 +295,17 @@ def test_a_wait_ends_with_a_job_and_with_a_wake(asker: Asker) -> None:
     assert not waiter.is_alive()
     asker.ask("job", (0, 0), [1])
     asker.batcher.wait(60, unless=lambda: False)
+
+
+def test_a_step_waits_a_moment_for_who_was_in_the_last_one() -> None:
+    step_takes_a_second = iter([0.0, 0.0, 1.0, 1.0, 1.0])
+    asker = Asker(Batcher({"large": Counting()}, clock=step_takes_a_second.__next__))
+    for slot in (0, 1):
+        asker.ask(f"first {slot}", (slot, 0), [1])
+    assert not asker.batcher.gather(unless=lambda: True)
+    asker.batcher.step()
+    assert not asker.batcher.gather(unless=lambda: True), "there is nobody to wait with"
+    asker.ask("second 0", (0, 1), [1])
+    assert asker.batcher.gather(unless=lambda: True)
+    asker.ask("second 1", (1, 1), [1])
+    assert not asker.batcher.gather(unless=lambda: True)
