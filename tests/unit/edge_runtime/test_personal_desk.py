@@ -185,7 +185,6 @@ def test_a_mix_starts_where_the_one_before_ended(make: Make, tiny: TinyFederatio
     """On the same data the start is then as good as the end before."""
     board = trained(make)
     first = board.status
-    make(QUICK.model_copy(update={"mix": 1.0}))
     board = make(QUICK.model_copy(update={"mix": 1.0}))
     board.examples = 80
     board.serve(board.store.put(other_adapter(tiny)))
