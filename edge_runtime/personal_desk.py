@@ -90,6 +90,8 @@ class PersonalDesk:
             StorageError: What came of it cannot be kept; it is trained again.
         """
         federation, self._training_for = self._training_for, ""
+        if not federation:
+            return  # it was forgotten meanwhile
         if over.result is not None:
             self._settle(self._trained(federation, over.result, over.adapter))
         elif over.fault:
@@ -103,6 +105,7 @@ class PersonalDesk:
         """
         self._training.stop_personal()
         before = self._record.federation if self._record is not None else ""
+        self._training_for = ""
         self._shelf.clear()
         self._settle(self._failed(served or before, FORGOTTEN))
 
