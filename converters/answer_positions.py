@@ -10,13 +10,14 @@ import torch
 from fedpt.chat import EncodedExample
 
 
-def padded(examples: Sequence[EncodedExample]) -> torch.Tensor:
+def padded(examples: Sequence[EncodedExample], *, multiple: int = 1) -> torch.Tensor:
     """What a model reads, `(B, T)`: prompts, and answers without their last token.
 
-    Padding is on the right, where causal attention cannot see it, so no mask is needed.
+    Padding is on the right, where causal attention cannot see it, so no mask is needed. T is a
+    multiple of `multiple`.
     """
     tokens = [example.prompt + example.answer[:-1] for example in examples]
-    width = max(map(len, tokens))
+    width = -(-max(map(len, tokens)) // multiple) * multiple
     return torch.tensor([list(row) + [0] * (width - len(row)) for row in tokens])
 
 

@@ -40,6 +40,7 @@ def announcement(
             learning_rate=training.learning_rate,
             batch_examples=training.batch_examples,
             context_tokens=training.context_tokens,
+            patience_epochs=training.patience_epochs,
         ),
         deadline_unix_s=record.deadline_unix_s,
         coefficients=_newest_coefficients(state),

@@ -28,6 +28,9 @@ class TrainingSettings(Settings):
     """How devices train; goes out with each round."""
 
     epochs: int = Field(1, ge=1, description="passes over a device's examples, a round")
+    patience_epochs: int = Field(
+        2, ge=0, description="stop after so many epochs no better on held-out examples; 0: never"
+    )
     learning_rate: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
     batch_examples: int = Field(4, ge=1, description="examples a step")
     context_tokens: int = Field(256, ge=16, description="longest example, tokens; cut beyond")

@@ -24,14 +24,21 @@ def train(
     ] = "",
     rank: Annotated[int, typer.Option(min=1, max=256, help="Rank of a new adapter.")] = 8,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 3,
+    patience: Annotated[
+        int,
+        typer.Option(min=0, help="Stop after so many epochs no better on held-out data; 0: never."),
+    ] = 2,
     learning_rate: Annotated[float, typer.Option(help="Highest step size.")] = 2e-4,
     batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 4,
     context: Annotated[int, typer.Option(min=16, help="Longest example, tokens.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="Of order and new adapter.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Unset: all cores.")] = None,
     mode: Annotated[
-        Literal["auto", "plain", "expanded", "mapped"],
-        typer.Option(help="How the base is kept; auto: the fastest that the budget allows."),
+        Literal["auto", "plain", "expanded", "mapped", "quanto"],
+        typer.Option(
+            help="How the base is kept; auto: expanded or mapped, the fastest that the budget"
+            " allows; quanto: int8 by optimum.quanto, rounded once more."
+        ),
     ] = "auto",
     precision: Annotated[
         Literal["float32", "bfloat16", "auto"],
@@ -69,6 +76,7 @@ def train(
             learning_rate=learning_rate,
             batch_examples=batch,
             context_tokens=context,
+            patience_epochs=patience,
         ),
         seed=seed,
         start=adapter_in(adapter) if adapter else new_adapter(rank, seed),
@@ -119,7 +127,9 @@ def summary(result: "TrainingResult", out: Path) -> str:
     before, after = result.nll_before, result.nll_after
     has_judges = before is not None and after is not None
     judged = (
-        f"held-out nll {before:.4f} to {after:.4f}" if has_judges else "too few to hold any out"
+        f"held-out nll {before:.4f} to {after:.4f} (epoch {result.best_epoch} of {result.epochs})"
+        if has_judges
+        else "too few to hold any out"
     )
     return (
         f"{result.example_count} examples, loss {result.first_loss:.4f} to {result.loss:.4f},"

@@ -51,6 +51,11 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     nll_before: float | None = None
     """On held-out examples, nats a token; None: there are too few to hold any out."""
     nll_after: float | None = None
+    """Of the best epoch, whose adapter this is."""
+    epochs: int = 0
+    """Passes over the data that were made: fewer than planned, if the last ones were in vain."""
+    best_epoch: int = 0
+    """Counted from 1; 0: nothing is held out, the last one's adapter is taken."""
     held_out_count: int = 0
     truncated_count: int = 0
     """Examples that were longer than the context."""

@@ -56,6 +56,7 @@ GEMMA3: Final = Architecture(
         "final_logit_softcapping": (None,),
         "use_bidirectional_attention": (False, None),
     },
+    scales_embedding=True,
     rowless=frozenset({"<image_soft_token>"}),
     score_scale="query_pre_attn_scalar",
     rotary=Rotary(frozenset({"linear"}), default_base=1_000_000.0, local_base=10_000.0),

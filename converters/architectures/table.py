@@ -96,6 +96,8 @@ class Architecture:
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Keys in `config.json` that may have these values only, for llama.cpp computes just that. The
     first is what a folder written here says."""
+    scales_embedding: bool = False
+    """Whether rows of the embedding are multiplied by the root of the hidden size."""
     own_head_size: bool = True
     """Whether a head's size may be something else than hidden size by heads."""
     score_scale: str = ""

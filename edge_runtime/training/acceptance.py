@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from edge_runtime.training.early_stopping import best_epoch
 from fedpt.adapters import TENSOR_PREFIX, AdapterManifest, AdapterTensors
 from fedpt.errors import TrainingError
 
@@ -26,7 +27,8 @@ def require_acceptable(
     Args:
         tensors: The trained factors.
         manifest: Their rank and alpha.
-        held_out: nll on the held-out examples, before first, after last; empty: not measured.
+        held_out: nll on the held-out examples, before, then after each epoch, of which the best one
+            counts; empty: not measured.
         norm_of: The Frobenius norm of a module's frozen matrix.
 
     Raises:
@@ -35,9 +37,10 @@ def require_acceptable(
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise TrainingError(f"the trained adapter's {name} is not finite; the old one is kept")
-    if held_out and not held_out[-1] <= held_out[0] + _TOLERANCE:
+    after = held_out[best_epoch(held_out)] if held_out else 0.0
+    if held_out and not after <= held_out[0] + _TOLERANCE:
         raise TrainingError(
-            f"the nll on held-out examples went from {held_out[0]:.4f} to {held_out[-1]:.4f}: the"
+            f"the nll on held-out examples went from {held_out[0]:.4f} to {after:.4f}: the"
             " adapter that training started from is kept; train less or slower"
         )
     for name, first in tensors.items():

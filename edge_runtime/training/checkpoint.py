@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -17,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from edge_runtime.training.adam import Adam
 from edge_runtime.training.how import How
 from fedpt.files import written_aside
 
@@ -24,6 +26,7 @@ _logger = logging.getLogger(__name__)
 
 _KEY: Final = "fedpt"
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+_BEST: Final = "best"
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,19 +53,30 @@ class Checkpoints:
     """Of all that a training starts from; a checkpoint of anything else is not ours."""
     every_steps: int = 20
 
-    def save(self, position: Position, optimiser: torch.optim.Optimizer, names: list[str]) -> None:
+    def save(
+        self,
+        position: Position,
+        optimiser: Adam,
+        names: list[str],
+        *,
+        best: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    ) -> None:
         """Replace the checkpoint.
+
+        Args:
+            position: How far the training is.
+            optimiser: Its factors and their moments.
+            names: The factors', in the same order.
+            best: The factors after the best epoch, by name, where those are others.
 
         Raises:
             StorageError: The disk is full, say; the one before is then still there.
         """
-        tensors = {}
-        factors = optimiser.param_groups[0]["params"]
-        for name, factor in zip(names, factors, strict=True):
+        tensors = {f"{name}.{_BEST}": factor for name, factor in best.items()}
+        for name, factor, moments in zip(names, optimiser.factors, optimiser.moments, strict=True):
             tensors[name] = factor.detach()
-            for moment in _MOMENTS:
-                if moment in optimiser.state[factor]:
-                    tensors[f"{name}.{moment}"] = optimiser.state[factor][moment]
+            for kind, moment in zip(_MOMENTS, moments, strict=True):
+                tensors[f"{name}.{kind}"] = moment
         metadata = {_KEY: msgspec.json.encode([self.fingerprint, position]).decode()}
         with written_aside(self.path) as aside:
             try:
@@ -85,23 +99,26 @@ class Checkpoints:
         return position if fingerprint == self.fingerprint else None
 
     def restore(
-        self, factors: Mapping[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer
-    ) -> None:
-        """Put factors and moments back, bit for bit; `position` has said that there are any."""
+        self, factors: Mapping[str, torch.nn.Parameter], optimiser: Adam
+    ) -> dict[str, torch.Tensor]:
+        """Put factors and moments back, bit for bit; `position` has said that there are any.
+
+        Returns:
+            The best factors, as they were saved.
+        """
         position = self.position()
         if position is None:
-            return
+            return {}
         with safe_open(self.path, framework="pt") as file, torch.no_grad():
-            for name, factor in factors.items():
+            for (name, factor), moments in zip(factors.items(), optimiser.moments, strict=True):
                 factor.copy_(file.get_tensor(name))
-                if position.step:
-                    optimiser.state[factor] = {
-                        "step": torch.tensor(float(position.step)),
-                        **{
-                            moment: file.get_tensor(f"{name}.{moment}").to(factor.device)
-                            for moment in _MOMENTS
-                        },
-                    }
+                for kind, moment in zip(_MOMENTS, moments, strict=True):
+                    moment.copy_(file.get_tensor(f"{name}.{kind}"))
+            kept = {name: f"{name}.{_BEST}" for name in factors}
+            there = set(file.keys())
+            best = {name: file.get_tensor(key) for name, key in kept.items() if key in there}
+        optimiser.steps = position.step
+        return best
 
     def forget(self) -> None:
         """The training is over."""

@@ -26,10 +26,12 @@ from edge_runtime.data.preparing import Prepared, cut, prepare
 from edge_runtime.data.training_set import read_training_set
 from edge_runtime.training.acceptance import require_acceptable
 from edge_runtime.training.checkpoint import Checkpoints, Position, fingerprint_of
+from edge_runtime.training.early_stopping import best_epoch
 from edge_runtime.training.how import How, Mode, Precision
 from edge_runtime.training.mapped_weights import MappedMatrix, map_matrices
 from edge_runtime.training.memory import (
     available_bytes,
+    give_back_holes,
     give_back_memory,
     keep_few_kernels,
     peak_bytes,
@@ -43,7 +45,7 @@ from edge_runtime.training.memory_plan import (
     estimate,
     smallest_budget,
 )
-from edge_runtime.training.network import load_code, open_network
+from edge_runtime.training.network import open_network
 from edge_runtime.training.placement import HOST, best_placement
 from edge_runtime.training.precision import faster_precision
 from edge_runtime.training.trainer import Task, train
@@ -112,7 +114,7 @@ def fine_tune(request: Request, *, on_step: Callable[[TrainingStep], None]) -> F
     checkpoints = Checkpoints(
         request.checkpoint, _fingerprint(request, adapter, prepared), request.checkpoint_steps
     )
-    load_code(file)
+    give_back_holes()
     there = resident_bytes()
     found = checkpoints.position()
     sizes = _sizes(file, adapter, prepared, request.plan.batch_examples)
@@ -226,11 +228,13 @@ def _result(task: Task, position: Position, tokens_per_s: float, there: int) -> 
     return TrainingResult(
         example_count=len(examples.kept),
         seconds=position.seconds,
-        loss=_mean(position, task.total_steps - task.epoch_steps, task.total_steps),
+        loss=_mean(position, position.step - task.epoch_steps, position.step),
         first_loss=_mean(position, 0, task.epoch_steps),
         tokens_per_s=tokens_per_s,
         nll_before=held_out[0] if held_out else None,
-        nll_after=held_out[-1] if held_out else None,
+        nll_after=held_out[best_epoch(held_out)] if held_out else None,
+        epochs=position.step // task.epoch_steps,
+        best_epoch=best_epoch(held_out) if held_out else 0,
         held_out_count=len(examples.held_out),
         truncated_count=examples.truncated,
         dropped_count=examples.dropped,

@@ -4,52 +4,38 @@
 Between forward and backward pass only x and the narrow ``x A'`` are kept; W is asked for again.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 
 from edge_runtime.training.layer_weights import Weights
 
+Pair: TypeAlias = tuple[torch.nn.Parameter, torch.nn.Parameter]
+"""A `(r, in)` and B `(out, r)`, float32."""
 
-class LowRankLinear(torch.nn.Module):
-    """Stands in for a linear layer of a transformers model."""
 
-    def __init__(
-        self,
-        weights: Weights,
-        bias: torch.Tensor | None,
-        factors: tuple[torch.nn.Parameter, torch.nn.Parameter] | None,
-        scale: float,
-    ) -> None:
-        """A layer on frozen weights.
+@dataclass(frozen=True, slots=True)
+class LowRankLinear:
+    """A layer on frozen weights."""
 
-        Args:
-            weights: W, `(out, in)`.
-            bias: b, `(out,)`.
-            factors: A `(r, in)` and B `(out, r)`, in float32; None: nothing is trained here.
-            scale: ``alpha / rank``.
-        """
-        super().__init__()
-        self._weights = weights
-        self._bias = bias
-        self._scale = scale
-        self.first: torch.nn.Parameter | None = factors[0] if factors else None
-        self.second: torch.nn.Parameter | None = factors[1] if factors else None
+    weights: Weights
+    """W, `(out, in)`."""
+    bias: torch.Tensor | None
+    """b, `(out,)`, float32."""
+    pair: Pair | None
+    """None: nothing is trained here."""
+    scale: float
+    """``alpha / rank``"""
 
-    @property
-    def weight(self) -> torch.Tensor:
-        """As transformers' code looks at it: for its type and device."""
-        return self._weights.tensor()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """`(…, in)` to `(…, out)`."""
         flat = x.reshape(-1, x.shape[-1])
-        if self.first is None or self.second is None:
-            y = _apply(_Frozen, flat, self._weights, self._bias)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        if self.pair is None:
+            y = _apply(_Frozen, flat, self.weights, bias)
         else:
-            y = _apply(
-                _Adapted, flat, self.first, self.second, self._weights, self._bias, self._scale
-            )
+            y = _apply(_Adapted, flat, *self.pair, self.weights, bias, self.scale)
         return y.view(*x.shape[:-1], -1)
 
 

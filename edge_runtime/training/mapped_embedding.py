@@ -1,23 +1,24 @@
 """An embedding whose matrix stays in the mapped file: only rows that are looked up are expanded."""
 
+from dataclasses import dataclass
+
 import torch
 
 from edge_runtime.training.mapped_weights import MappedMatrix
 
 
-class MappedEmbedding(torch.nn.Module):
+@dataclass(frozen=True, slots=True)
+class MappedEmbedding:
     """Frozen; a family may scale what it looks up."""
 
-    def __init__(self, matrix: MappedMatrix, dtype: torch.dtype, scale: float) -> None:
-        super().__init__()
-        self._matrix = matrix
-        self._dtype = dtype
-        self._scale = scale
+    matrix: MappedMatrix
+    dtype: torch.dtype
+    scale: float
 
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
         """`(B, T)` to `(B, T, H)`."""
-        rows = self._matrix.rows(ids, self._dtype)
-        if self._scale != 1.0:
-            rows *= torch.tensor(self._scale, dtype=self._dtype, device=rows.device)
+        rows = self.matrix.rows(ids, self.dtype)
+        if self.scale != 1.0:
+            rows *= torch.tensor(self.scale, dtype=self.dtype, device=rows.device)
         # layers that compute their activations again are skipped for inputs without a gradient
         return rows.requires_grad_(torch.is_grad_enabled())

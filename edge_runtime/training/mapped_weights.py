@@ -47,9 +47,27 @@ class MappedMatrix:
 
     def expanded(self, dtype: torch.dtype) -> torch.Tensor:
         """All of it, new, where it is computed with."""
+        return self.values_of(self.brought(), dtype)
+
+    def brought(self) -> torch.Tensor:
+        """All of its bytes, still quantised, where it is computed with."""
         stored = self._stored()
-        rows = stored if self.order is None else stored[self.order]
-        return self._values(rows, dtype)
+        rows = self.placement.bring(stored if self.order is None else stored[self.order])
+        if rows.data_ptr() != stored.data_ptr():
+            self._give_back()
+        return rows
+
+    def values_of(self, brought: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """What such bytes mean, new."""
+        values = dequantise(brought, GGMLQuantizationType(self.info.ggml_type)).to(dtype)
+        if values.data_ptr() == brought.data_ptr():
+            values = values.clone()  # float32 as it lies in the file: that is only a view
+        self._give_back()
+        return values
+
+    def read_ahead(self) -> None:
+        """Have the system read it from the disk, if it must, while something else is computed."""
+        self._advise("MADV_WILLNEED")
 
     def chunk(self, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
         """Some rows next to each other; of matrices whose rows are in the file's order."""
@@ -69,19 +87,17 @@ class MappedMatrix:
         return torch.from_numpy(content.reshape(shape))
 
     def _values(self, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        placed = self.placement.bring(rows)
-        values = dequantise(placed, GGMLQuantizationType(self.info.ggml_type)).to(dtype)
-        if values.data_ptr() == rows.data_ptr():
-            values = values.clone()  # float32 as it lies in the file: that is only a view
-        self._give_back()
-        return values
+        return self.values_of(self.placement.bring(rows), dtype)
 
     def _give_back(self) -> None:
         """Let the system have the pages; they are read again, from its cache, when wanted."""
+        self._advise("MADV_DONTNEED")
+
+    def _advise(self, advice: str) -> None:
         start = -(-self.info.offset // mmap.PAGESIZE) * mmap.PAGESIZE
         length = self.info.offset + self.info.size_bytes - start
-        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
-            self.data.madvise(mmap.MADV_DONTNEED, start, length)
+        if length > 0 and hasattr(mmap, advice):
+            self.data.madvise(getattr(mmap, advice), start, length)
 
 
 def map_matrices(file: GgufFile, placement: Placement) -> dict[str, MappedMatrix]:

@@ -22,10 +22,12 @@ _SLACK: Final = 50 * MEGABYTE
 """Code that is loaded at the first step, buffers of the matrix library, two blocks of the head."""
 _HALF_SLACK: Final = 80 * MEGABYTE
 """oneDNN, which multiplies bfloat16, keeps compiled kernels and buffers for every length."""
+_QUANTO_CODE: Final = 120 * MEGABYTE
+"""What importing optimum.quanto takes, transformers and torch's compiler included."""
 _SAFETY: Final = 1.05
-_FRAGMENTS: Final = {"float32": 2.8, "bfloat16": 2.1}
+_FRAGMENTS: Final = {"float32": 2.2, "bfloat16": 1.6}
 """What the C library and the matrix library hold when activations take 1, unless thrifty."""
-_THRIFTY_SLOWDOWN: Final = 1.35
+_THRIFTY_SLOWDOWN: Final = 1.8
 _MATMUL_FLOPS: Final = 150e9
 _EXPANDED_PER_S: Final = 1e9
 """Numbers dequantised a second. Only the ratio of the two matters here."""
@@ -63,7 +65,7 @@ def choose(
         budget_bytes: What the process may have resident, all in all.
         there_bytes: What it has already: code, tokenizer, data.
         precision: Of the computation.
-        mode: Only ways of this mode.
+        mode: Only ways of this mode; None: of those that need nothing else and round no more.
 
     Raises:
         TrainingError: None does; says the smallest budget that would.
@@ -104,7 +106,11 @@ def estimate(sizes: Sizes, how: How) -> int:
         kept = layer_activations * sizes.layers
     in_flight = 3 * sizes.inner + 4 * sizes.hidden
     activations = tokens * (kept + in_flight) * width
-    base = sizes.layer_numbers * width * (sizes.layers if how.mode == "expanded" else 1)
+    base = sizes.layer_numbers * width
+    if how.mode == "expanded":
+        base *= sizes.layers
+    elif how.mode == "quanto":
+        base += sizes.layer_numbers * sizes.layers + _QUANTO_CODE
     working = sizes.layer_numbers // 3 * (_FLOAT + 2)  # a matrix on its way out of the file
     slack = _SLACK + (_HALF_SLACK if how.precision == "bfloat16" else 0)
     passing = activations + working

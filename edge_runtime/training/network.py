@@ -5,8 +5,8 @@ from typing import Protocol
 
 import torch
 
-from converters.model_source import gguf_model
 from edge_runtime.training.how import How
+from edge_runtime.training.lean_network import LeanNetwork
 from edge_runtime.training.placement import HOST, Placement
 from fedpt.adapters import Adapter
 from fedpt.chat import EncodedExample
@@ -37,17 +37,7 @@ def open_network(
         from edge_runtime.training.plain_network import PlainNetwork  # PEFT takes memory
 
         return PlainNetwork(file, adapter, how)
-    from edge_runtime.training.lean_network import LeanNetwork
-
     return LeanNetwork(file, adapter, how, placement)
-
-
-def load_code(file: GgufFile) -> None:
-    """Import what the model's family needs, so that what is resident afterwards is data."""
-    from converters.empty_model import empty_model
-
-    source = gguf_model(file)
-    empty_model(source, source.name)
 
 
 def nll(network: Network, examples: Sequence[EncodedExample]) -> float:

@@ -17,8 +17,12 @@ class Placement(Protocol):
     def device(self) -> torch.device:
         """What torch calls it."""
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether tensors of the host must be copied to it."""
+
     def bring(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor there: itself if it is there already."""
+        """The tensor there: itself if it is there already. Called by several threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,11 @@ class On:
     """A device of torch's: the host itself, a GPU."""
 
     device: torch.device
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is not the host."""
+        return self.device.type != "cpu"
 
     def bring(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor on the device."""

@@ -12,7 +12,7 @@ from converters.answer_positions import answer_tokens
 from converters.gguf_to_torch import load_causal_lm
 from converters.lora_in_torch import answer_logits, put_on
 from edge_runtime.training.how import How
-from edge_runtime.training.lean_network import DTYPES
+from edge_runtime.training.precision import DTYPES
 from fedpt.adapters import Adapter
 from fedpt.chat import EncodedExample
 from fedpt.gguf_file import GgufFile

@@ -11,6 +11,8 @@ import torch
 
 from edge_runtime.training.how import Precision
 
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 _ROWS: Final = 256
 _COLUMNS: Final = 1024
 _TRIES: Final = 5

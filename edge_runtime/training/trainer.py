@@ -6,7 +6,7 @@ matter, and gives the same losses; what becomes of the result is `acceptance`'s.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from edge_runtime.data.preparing import Prepared
+from edge_runtime.training.adam import Adam
 from edge_runtime.training.checkpoint import Checkpoints, Position
+from edge_runtime.training.early_stopping import is_best, is_in_vain
 from edge_runtime.training.how import How
 from edge_runtime.training.network import Network, nll
 from edge_runtime.training.passes import epoch_batches, passes, rate_share, steps_per_epoch
@@ -66,7 +68,7 @@ def train(
 ) -> Trained:
     """Fine-tune the network's factors; deterministic by seed on one machine, interrupted or not.
 
-    AdamW, linear warm-up, cosine decay to a tenth, gradients clipped to norm 1. The loss is the
+    Adam, linear warm-up, cosine decay to a tenth, gradients clipped to norm 1. The loss is the
     mean cross-entropy of the answers' tokens, in nats.
 
     Args:
@@ -100,12 +102,12 @@ class _Run:
         self._checkpoints = checkpoints
         self._clock = clock
         self._factors = list(network.factors.values())
-        self._optimiser = torch.optim.AdamW(
-            self._factors, lr=task.plan.learning_rate, weight_decay=0.0
-        )
+        self._optimiser = Adam(self._factors)
         self._examples = task.examples.kept
         self._lengths = [len(one) for one in self._examples]
         self._position = Position(how=task.how)
+        self._best: dict[str, torch.Tensor] = {}
+        """Factors after the best epoch; empty: it is the last one."""
         self._tokens_here = 0
         self._seconds_here = 0.0
 
@@ -113,6 +115,8 @@ class _Run:
         self._begin()
         per_epoch = self._task.epoch_steps
         for epoch in range(self._position.step // per_epoch, self._task.plan.epochs):
+            if self._is_over:
+                break
             batches = epoch_batches(
                 self._lengths,
                 size=self._task.plan.batch_examples,
@@ -123,7 +127,7 @@ class _Run:
                 if place >= self._position.step:
                     self._step(batch)
         return Trained(
-            {name: one.detach().float().cpu().numpy() for name, one in self._named()},
+            {name: one.detach().float().cpu().numpy() for name, one in self._outcome().items()},
             self._position,
             self._tokens_here / self._seconds_here if self._seconds_here else 0.0,
         )
@@ -132,7 +136,7 @@ class _Run:
         found = self._checkpoints.position() if self._checkpoints else None
         if found is not None and self._checkpoints is not None:
             self._position = found
-            self._checkpoints.restore(self._network.factors, self._optimiser)
+            self._best = self._checkpoints.restore(self._network.factors, self._optimiser)
             return
         self._measure()
         self._save()  # so that a restart computes in the same way, whatever it would choose anew
@@ -141,14 +145,12 @@ class _Run:
         started = self._clock()
         done = self._position.step
         share = rate_share(done, self._task.total_steps)
-        self._optimiser.param_groups[0]["lr"] = self._task.plan.learning_rate * share
         answer_tokens = sum(len(self._examples[index].answer) for index in batch)
         loss = self._gradients(batch, answer_tokens)
         norm = torch.nn.utils.clip_grad_norm_(self._factors, _MAX_GRADIENT_NORM)
         if not torch.isfinite(norm):
             raise TrainingError(self._not_finite("gradient", norm.item(), batch))
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
+        self._optimiser.step(self._task.plan.learning_rate * share)
         position = self._position
         self._position = msgspec.structs.replace(
             position,
@@ -157,7 +159,7 @@ class _Run:
             token_counts=(*position.token_counts, answer_tokens),
         )
         if self._position.step % self._task.epoch_steps == 0:
-            self._measure()
+            self._end_epoch()
         self._count(batch, self._clock() - started)
         if self._is_due():
             self._save()
@@ -187,6 +189,24 @@ class _Run:
         with torch.no_grad():
             return self._network.loss([self._examples[index]]).item()
 
+    def _end_epoch(self) -> None:
+        """Keep its factors, if they are the best and others may follow."""
+        self._measure()
+        if is_best(held_out := self._position.held_out):
+            others_follow = bool(held_out) and not self._is_over
+            factors = self._named() if others_follow else []
+            self._best = {name: one.detach().clone() for name, one in factors}
+
+    @property
+    def _is_over(self) -> bool:
+        """At an epoch's end: whether no other follows."""
+        position, task = self._position, self._task
+        is_in_vain_now = is_in_vain(position.held_out, task.plan.patience_epochs)
+        return position.step == task.total_steps or is_in_vain_now
+
+    def _outcome(self) -> Mapping[str, torch.Tensor]:
+        return self._best or self._network.factors
+
     def _measure(self) -> None:
         if self._task.examples.held_out:
             value = nll(self._network, self._task.examples.held_out)
@@ -203,17 +223,19 @@ class _Run:
     def _is_due(self) -> bool:
         step = self._position.step
         every = self._checkpoints.every_steps if self._checkpoints else 1
-        return step == self._task.total_steps or step % every == 0
+        return self._is_over or step % every == 0
 
     def _save(self) -> None:
         if self._checkpoints is not None:
-            self._checkpoints.save(self._position, self._optimiser, [n for n, _ in self._named()])
+            names = [name for name, _ in self._named()]
+            self._checkpoints.save(self._position, self._optimiser, names, best=self._best)
 
     def _named(self) -> list[tuple[str, torch.nn.Parameter]]:
         return list(self._network.factors.items())
 
     def _tell(self) -> None:
-        position, total = self._position, self._task.total_steps
+        position = self._position
+        total = position.step if self._is_over else self._task.total_steps
         per_step = position.seconds / position.step
         self._on_step(
             TrainingStep(

@@ -65,6 +65,8 @@ class TrainingPlan(Message, frozen=True, kw_only=True):
     learning_rate: Annotated[float, Meta(gt=0)]
     batch_examples: Size
     context_tokens: Size
+    patience_epochs: Annotated[int, Meta(ge=0)] = 2
+    """After so many epochs without a better held-out nll training ends; 0: it does not."""
 
 
 Weight = Annotated[float, Meta(ge=0, le=100)]

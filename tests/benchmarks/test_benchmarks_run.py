@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import served_weights, training_memory
 from tests.fakes.brokers import mosquitto_path
 from tests.fakes.tiny_federation import TinyFederation
 
@@ -58,3 +59,28 @@ def test_it_runs_with_any_models(
     told = run(name, tiny, capsys)
     assert told["benchmark"] == name
     assert told["rows"]
+
+
+def test_adapters_are_judged_on_the_served_file(
+    tiny: TinyFederation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", tiny.data, "--held-out", tiny.data, "--kinds", "Q4_0", "--json"]
+    arguments = ["--model", tiny.small, "--runs", "1", "--epochs", "1", *data]
+    served_weights.main(list(map(str, arguments)))
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["trained on what is served"] < row["without adapter"]
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_ways_to_train_are_compared(
+    tiny: TinyFederation, capfd: pytest.CaptureFixture[str], real: bool
+) -> None:
+    size = ["--batch", "2", "--tokens", "16", "--steps", "2", "--threads", "1", "--json"]
+    data = ["--data", tiny.data, "--held-out", tiny.data] if real else []
+    ways = ["--ways", "plain loop, float32", "mapped"]
+    arguments = ["--model", tiny.small, *size, *data, *ways]
+    training_memory.main(list(map(str, arguments)))
+    plain, ours = json.loads(capfd.readouterr().out)["rows"]
+    assert ours["difference"] == pytest.approx(0, abs=2e-3)
+    if real:
+        assert ours["held-out nll"] == pytest.approx(plain["held-out nll"], rel=1e-3)

@@ -17,8 +17,6 @@ _context.set_forkserver_preload(
     [
         "tests.fakes.killed_training",
         "edge_runtime.training.__main__",
-        "edge_runtime.training.lean_network",
-        "transformers.models.llama.modeling_llama",
     ]
 )
 _WAIT_S = 120.0

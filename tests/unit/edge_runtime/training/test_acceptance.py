@@ -21,7 +21,12 @@ def test_a_better_adapter_or_one_that_nobody_can_judge_is_kept(tiny: TinyFederat
 @pytest.mark.parametrize("after", [2.1, np.nan, np.inf])
 def test_one_that_is_worse_on_held_out_examples_is_not(tiny: TinyFederation, after: float) -> None:
     with pytest.raises(TrainingError, match=r"went from 2\.0000 to .*: the adapter that training"):
-        judge(tiny, held_out=[2.0, 1.0, after])
+        judge(tiny, held_out=[2.0, after, after])
+
+
+def test_the_best_epoch_counts(tiny: TinyFederation) -> None:
+    judge(tiny, held_out=[2.0, 1.0, 2.1])
+    judge(tiny, held_out=[2.0, np.nan, 1.9])
 
 
 def test_one_that_is_not_finite_is_not(tiny: TinyFederation) -> None:

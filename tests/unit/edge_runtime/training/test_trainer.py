@@ -85,3 +85,80 @@ def test_one_example_is_enough(open_tiny: Open, task: Task) -> None:
     one = replace(task.examples, kept=task.examples.kept[:1], held_out=[])
     trained, steps = run(open_tiny, replace(task, examples=one, plan=alone))
     assert len(steps) == len(trained.position.losses) == 1
+
+
+class _JudgedBy:
+    """A network whose nll on held-out examples is told beforehand."""
+
+    def __init__(self, network: Network, told: list[float]) -> None:
+        self._network = network
+        self._told = told
+        self.factors = network.factors
+
+    def loss(self, examples):  # type: ignore[no-untyped-def]
+        if torch.is_grad_enabled():
+            return self._network.loss(examples)
+        return torch.tensor(self._told.pop(0) * len(examples[0].answer))
+
+
+def _judged(network: Network, task: Task, told: list[float]) -> tuple[Task, _JudgedBy]:
+    """One held-out example, so that each value told is the nll."""
+    examples = replace(task.examples, held_out=task.examples.held_out[:1])
+    return replace(task, examples=examples), _JudgedBy(network, told)
+
+
+def _patient(task: Task, patience_epochs: int) -> Task:
+    plan = msgspec.structs.replace(task.plan, epochs=5, patience_epochs=patience_epochs)
+    return replace(task, plan=plan)
+
+
+def test_training_stops_when_more_is_in_vain_and_yields_the_best_epochs_factors(
+    open_tiny: Open, task: Task
+) -> None:
+    task, network = _judged(open_tiny(task.how), _patient(task, 2), [3.0, 2.0, 1.0, 1.1, 1.2, 0.1])
+    steps: list[TrainingStep] = []
+    after_two: dict[str, np.ndarray] = {}
+
+    def on_step(step: TrainingStep) -> None:
+        steps.append(step)
+        if step.done == 2 * task.epoch_steps:
+            after_two.update({name: one.numpy(force=True).copy() for name, one in factors.items()})
+
+    factors = network.factors
+    trained = train(network, task, on_step=on_step)
+    assert trained.position.held_out == pytest.approx((3.0, 2.0, 1.0, 1.1, 1.2))
+    assert steps[-1].done == steps[-1].total == 4 * task.epoch_steps
+    for name, tensor in trained.tensors.items():
+        np.testing.assert_array_equal(tensor, after_two[name])
+        assert not np.array_equal(tensor, factors[name].numpy(force=True))
+
+
+def test_without_patience_all_epochs_are_made_and_the_best_one_counts_all_the_same(
+    open_tiny: Open, task: Task
+) -> None:
+    task, network = _judged(open_tiny(task.how), _patient(task, 0), [3.0, 1.0, 2.0, 2.0, 2.0, 2.0])
+    trained = train(network, task, on_step=lambda _: None)
+    assert trained.position.step == task.total_steps
+    last = {name: one.numpy(force=True) for name, one in network.factors.items()}
+    assert not all(np.array_equal(one, last[name]) for name, one in trained.tensors.items())
+
+
+def test_the_best_factors_survive_an_interruption(
+    open_tiny: Open, task: Task, tmp_path: Path
+) -> None:
+    told = [3.0, 1.0, 2.0, 2.0]
+    whole_task, network = _judged(open_tiny(task.how), _patient(task, 2), list(told))
+    whole = train(network, whole_task, on_step=lambda _: None)
+    checkpoints = Checkpoints(tmp_path / "c", "f", every_steps=1)
+    _, network = _judged(open_tiny(task.how), whole_task, told)
+
+    def stop(step: TrainingStep) -> None:
+        if step.done == whole_task.epoch_steps + 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(network, whole_task, on_step=stop, checkpoints=checkpoints)
+    _, network = _judged(open_tiny(task.how), whole_task, told)
+    rest = train(network, whole_task, on_step=lambda _: None, checkpoints=checkpoints)
+    for name, tensor in whole.tensors.items():
+        np.testing.assert_array_equal(tensor, rest.tensors[name])
