@@ -132,6 +132,9 @@ class PersonalSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     batch_examples: int = Field(4, ge=1, description="examples a step")
     context_tokens: int = Field(256, ge=16, description="longest example, tokens; cut beyond")
+    patience_epochs: int = Field(
+        2, ge=0, description="epochs without a better held-out nll that end it; 0: all are done"
+    )
     mix: float = Field(
         0.0,
         ge=0,
@@ -148,6 +151,7 @@ class PersonalSettings(Settings):
             learning_rate=self.learning_rate,
             batch_examples=self.batch_examples,
             context_tokens=self.context_tokens,
+            patience_epochs=self.patience_epochs,
         )
 
 

@@ -221,7 +221,7 @@ def test_with_too_few_examples_it_is_not_trained_and_says_so_until_there_are_mor
 
 
 def test_a_rounds_training_ends_it_and_it_goes_on_from_its_checkpoint(make: Make) -> None:
-    endless = QUICK.model_copy(update={"epochs": 10**6})
+    endless = QUICK.model_copy(update={"epochs": 10**6, "patience_epochs": 0})
     board = make(endless)
     board.add(80)
     board.serve(board.served)
