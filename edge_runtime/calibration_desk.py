@@ -41,7 +41,7 @@ _logger = logging.getLogger(__name__)
 FILE_NAME: Final = "calibration.json"
 _MOST_LOGITS: Final = 256
 """Of the large model's largest, and as many candidates: 96 % of its mass on plain text, more on
-answers. Some 2 KB a position, 100 times less than whole rows."""
+answers. Some 1.4 KB a position, 100 times less than whole rows, and the same choice."""
 _LONGEST_EXAMPLE: Final = 512
 """Tokens; it must fit into a worker's context beside others' conversations."""
 _BUSY_S: Final = 0.5
