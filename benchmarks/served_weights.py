@@ -22,10 +22,10 @@ from benchmarks.report import Row, Target, tell_conversions
 from converters.adapter_to_gguf import convert_adapter
 from converters.model_to_gguf import convert_model
 from deploy.demo.smart_home import make_smart_home_data
+from edge_runtime.data.preparing import Prepared
 from edge_runtime.training.fine_tuning import new_adapter
 from edge_runtime.training.how import How
 from edge_runtime.training.network import open_network
-from edge_runtime.training.preparing import Prepared
 from edge_runtime.training.trainer import Task, train
 from fedpt.adapters import Adapter
 from fedpt.chat import EncodedExample, encode_example

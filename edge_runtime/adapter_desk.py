@@ -77,9 +77,14 @@ class AdapterSwitch:
         self._folder = folder
         self._model = model
         self._assistant = assistant
+        self._served: tuple[str, Path | None] = "", None
+        """The federation's."""
+        self._has_personal = False
 
     def serve(self, sha256: str, store: BlobStore) -> bool:
         """Convert, switch, then forget the adapters of before; False: an answer runs, ask again.
+
+        Where a personal adapter answers it goes on to, and this one is kept for later.
 
         Raises:
             FedptError: It is damaged or for another base; the old one stays in use.
@@ -87,10 +92,30 @@ class AdapterSwitch:
         path = self._folder / f"{sha256}.gguf"
         if not path.is_file():
             convert_adapter(adapter_from_bytes(store.get(sha256)), self._model.file, path)
-        if not self._assistant.switch(sha256, path):
+        if not self._has_personal and not self._assistant.switch(sha256, path):
             return False
+        self._served = sha256, path
         for old in self._folder.glob("*.gguf"):
             if old != path:
                 old.unlink(missing_ok=True)
-        _logger.info("assistant switched", extra={"adapter": sha256[:12]})
+        _logger.info("adapter is ready", extra={"adapter": sha256[:12]})
+        return True
+
+    def use_personal(self, adapter: str, path: Path) -> bool:
+        """Answer with this board's own adapter; False: an answer runs, ask again.
+
+        Raises:
+            ArtifactError: It is damaged or for another base; the one before stays in use.
+        """
+        if not self._assistant.switch(adapter, path, is_personal=True):
+            return False
+        self._has_personal = True
+        _logger.info("the personal adapter answers", extra={"adapter": adapter[:12]})
+        return True
+
+    def use_federation(self) -> bool:
+        """Answer with the federation's adapter again; False: an answer runs, ask again."""
+        if not self._assistant.switch(*self._served):
+            return False
+        self._has_personal = False
         return True

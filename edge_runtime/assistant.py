@@ -8,7 +8,7 @@ conversation, so that the next turn costs its new tokens only.
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from edge_runtime.answer_writer import AnswerWriter
+from edge_runtime.calibration import SmallRows
 from edge_runtime.consent import choose_mode
 from edge_runtime.prompt_cache import Conversation, PromptCache
 from edge_runtime.question import (
@@ -41,15 +42,18 @@ from fedpt.decoding.answer import Patience, Step, decode
 from fedpt.decoding.draft_and_verify import DraftAndVerify, Settings
 from fedpt.decoding.drafting import Rules
 from fedpt.decoding.pace import Pace
-from fedpt.drivers.llama import LlamaContext, LlamaModel
+from fedpt.drivers.llama import CachedText, LlamaContext, LlamaModel
 from fedpt.drivers.llama_grammar import GrammarConstraint
 from fedpt.errors import LongQuestionError, UsageError
-from fedpt.proxy_tuning import PLAIN, Coefficients
+from fedpt.proxy_tuning import EXPERT_ALONE, PLAIN, Coefficients, Logits
 from fedpt.wire.codec import MAX_MESSAGE_BYTES
 
 _LARGEST_REPLY_BYTES: Final = MAX_MESSAGE_BYTES - 4096
 _SWITCH_WAIT_S: Final = 10.0
 """A running answer may take minutes; whoever switches has other things to do meanwhile."""
+
+
+_NO_HELP: Final = "calibration found that the large model does not help here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,10 @@ class Assistant:
         self._step_since: float | None = None
         self._pace = Pace(most_rows=self._most_rows())
         self.coefficients: Coefficients = PLAIN
+        """As the federation announced them."""
+        self.calibrated: tuple[str, Coefficients] | None = None
+        """An adapter, and what this board steers with while that one answers; None: nothing."""
+        self._is_closed = False
         self._antiexpert = self._new_context(None)
         self._expert = self._new_expert("", None, is_personal=False)
 
@@ -114,6 +122,11 @@ class Assistant:
     def adapter(self) -> str:
         """The id of the adapter that answers; empty before the first."""
         return self._expert.adapter
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether that adapter is this board's own."""
+        return self._expert.is_personal
 
     @property
     def chat_template(self) -> str:
@@ -136,12 +149,12 @@ class Assistant:
         since = self._step_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def switch(self, adapter: str, path: Path, *, is_personal: bool = False) -> bool:
+    def switch(self, adapter: str, path: Path | None, *, is_personal: bool = False) -> bool:
         """Answer with another adapter from the next question on.
 
         Args:
             adapter: Its id.
-            path: Its GGUF.
+            path: Its GGUF; None: without one.
             is_personal: Whether it is this board's own, which no worker has.
 
         Returns:
@@ -184,9 +197,35 @@ class Assistant:
             )
         return prompt
 
+    def small_rows(self, text: Sequence[int], rows: int) -> SmallRows | None:
+        """What expert and antiexpert say after each of the last tokens of a text, for calibration.
+
+        Args:
+            text: Its beginning is read only if it is not the text of the call before.
+            rows: For so many of its last tokens; 0: it is only read.
+
+        Returns:
+            None: an answer runs; try again later.
+
+        Raises:
+            UsageError: It does not fit into the context.
+        """
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if self._is_closed:
+                return None
+            expert = self._expert
+            spare = expert.cache.spare
+            pair = _rows_of(spare.expert, text, rows), _rows_of(spare.antiexpert, text, rows)
+            return SmallRows(expert.adapter, *pair)
+        finally:
+            self._lock.release()
+
     def close(self) -> None:
         """Free the contexts; the model stays."""
         with self._lock:
+            self._is_closed = True
             self._expert.context.close()
             self._antiexpert.close()
 
@@ -213,6 +252,8 @@ class Assistant:
             self._settings.share_questions, question.mode, has_large=self.has_large
         )
         conversation, cached = expert.cache.pick(prompt)
+        if mode == "steered" and self._own_choice == EXPERT_ALONE:
+            mode, writer.fallback = "local", _NO_HELP  # so nothing leaves the board for nothing
         steering = self._steering(question, rules, conversation) if mode == "steered" else None
         steps = decode(
             prompt,
@@ -230,6 +271,7 @@ class Assistant:
             fallback=writer.fallback,
             ended=writer.ended,
             adapter=expert.adapter,
+            is_personal=expert.is_personal,
             coefficients=steering.coefficients if steering else None,
             prompt_tokens=len(prompt),
             cached_tokens=cached,
@@ -252,6 +294,7 @@ class Assistant:
 
     def _steering(self, question: Question, rules: Rules, conversation: Conversation) -> _Steering:
         access, settings = self._large, self._settings
+        coefficients = self._own_choice or self.coefficients
         assert access is not None  # nothing is steered without
         where = where_to_steer(
             settings.steer_by,
@@ -262,21 +305,25 @@ class Assistant:
         )
         steerer: WorkerSteerer
         if where == "logits" or access.at_worker is None:
-            steerer = self._drafting(access, conversation)
+            steerer = self._drafting(access, conversation, coefficients)
         else:
-            plan = AnswerPlan(self._expert.adapter, self.coefficients, rules)
+            plan = AnswerPlan(self._expert.adapter, coefficients, rules)
             worker = access.at_worker(plan)
-            steerer = WorkerFirst(worker, lambda: self._drafting(access, conversation))
+            steerer = WorkerFirst(
+                worker, lambda: self._drafting(access, conversation, coefficients)
+            )
         before = access.traffic.copy()
-        return _Steering(steerer, self.coefficients, access.traffic, before)
+        return _Steering(steerer, coefficients, access.traffic, before)
 
-    def _drafting(self, access: LargeAccess, conversation: Conversation) -> WorkerSteerer:
+    def _drafting(
+        self, access: LargeAccess, conversation: Conversation, coefficients: Coefficients
+    ) -> WorkerSteerer:
         settings = self._settings
         return DraftAndVerify(
             conversation.antiexpert,
             access.large,
             Settings(
-                self.coefficients,
+                coefficients,
                 candidates=settings.candidate_logits,
                 tolerance=settings.sampling_tolerance,
                 first_detail="all" if settings.exact_logits else "few",
@@ -285,6 +332,12 @@ class Assistant:
             clock=time.monotonic,
             pace=self._pace,
         )
+
+    @property
+    def _own_choice(self) -> Coefficients | None:
+        """What calibration has found for the present adapter, if it has."""
+        adapter, coefficients = self.calibrated or ("", None)
+        return coefficients if adapter == self.adapter else None
 
     def _most_rows(self) -> int:
         """Whole rows are large: no more of them than go into one message."""
@@ -319,6 +372,12 @@ class Assistant:
     def _new_expert(self, adapter: str, path: Path | None, *, is_personal: bool) -> _Expert:
         context = self._new_context(path)
         return _Expert(adapter, is_personal, context, PromptCache(context, self._antiexpert))
+
+
+def _rows_of(text: CachedText, tokens: Sequence[int], rows: int) -> Logits:
+    """Rows `(rows, V)`; what the cache holds of the tokens is not read again."""
+    held = text.begin(tokens[: len(tokens) - rows])
+    return text.append(list(tokens[held:]), rows)
 
 
 def _with_seed(question: Question) -> Question:

@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from edge_runtime.data_cli import data
+from edge_runtime.personal_cli import personal
 from edge_runtime.train_cli import train
 
 device = typer.Typer(no_args_is_help=True, help="Run a device of a federation.")
 device.command()(train)
 device.add_typer(data, name="data")
+device.add_typer(personal, name="personal")
 
 Config = Annotated[Path, typer.Option(help="Settings, TOML.")]
 

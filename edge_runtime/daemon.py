@@ -17,12 +17,14 @@ from edge_runtime import planner, transitions
 from edge_runtime.adapter_desk import AdapterFetch, AdapterSwitch
 from edge_runtime.api.local_api import LocalApi
 from edge_runtime.assistant import Assistant
+from edge_runtime.calibration_desk import CalibrationDesk
 from edge_runtime.data.counting import ExampleCounter
 from edge_runtime.drivers.enrolment import IdentityKeeper
 from edge_runtime.drivers.outbox import Outbox
 from edge_runtime.drivers.sessions import next_session
 from edge_runtime.drivers.status_teller import StatusTeller, status_publication
 from edge_runtime.drivers.worker_desk import WorkerDesk
+from edge_runtime.personal_desk import ForgetPersonal, PersonalDesk
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.state import (
     AdapterFetched,
@@ -38,7 +40,7 @@ from edge_runtime.state import (
     TrainingStarted,
     TrainingStopped,
 )
-from edge_runtime.training_desk import TrainingDesk, TrainingOver
+from edge_runtime.training_desk import PersonalOver, TrainingDesk, TrainingOver
 from edge_runtime.training_job import TrainingStep
 from edge_runtime.updates.desk import (
     NEED_RESTART,
@@ -82,7 +84,9 @@ class _Connected:
     """The broker connection is there, for the first time or again."""
 
 
-_Item = Received | _Connected | TrainingOver | TrainingStep | Prepared
+_Item = (
+    Received | _Connected | TrainingOver | PersonalOver | ForgetPersonal | TrainingStep | Prepared
+)
 
 
 class DeviceDaemon:
@@ -135,11 +139,16 @@ class DeviceDaemon:
             undisturbed=self._training.undisturbed,
         )
         self._switch = AdapterSwitch(settings.state_dir / "adapters", self._model, self._assistant)
+        self._personal = PersonalDesk(settings, self._model, self._training, self._switch)
+        self._calibration = CalibrationDesk(
+            settings, self._model, self._assistant, ask_large=self._large.aside
+        )
         self._api = LocalApi(
             self._assistant,
             settings,
             status=self._describe,
             training=lambda: self._training.view,
+            forget_personal=lambda: self._inbox.put(ForgetPersonal()),
         )
         self._link = MqttLink(
             settings.broker,
@@ -183,6 +192,7 @@ class DeviceDaemon:
                 self._handle_next()
                 self._execute_plan()
                 self._training.watch()
+                self._step_own()
                 self._step_releases()
                 status = self._status()
                 self._teller.tell(status, time.monotonic())
@@ -225,6 +235,10 @@ class DeviceDaemon:
                 self._training.hear(item)
             case TrainingOver():
                 self._training_over(item)
+            case PersonalOver():
+                self._personal.hear(item)
+            case ForgetPersonal():
+                self._personal.forget(self._state.served)
             case Prepared():
                 self._releases.hear_prepared(item)
             case _:
@@ -350,9 +364,20 @@ class DeviceDaemon:
         announced = {announcement.adapter.sha256} if announcement else set()
         self._store.keep_only({sha256, *kept, *announced})
 
+    def _step_own(self) -> None:
+        """What this board makes for itself only: its personal adapter, its coefficients."""
+        is_free, count = not self._releases.is_trying, self._examples.counts.usable
+        try:
+            self._personal.step(self._state, self._store, example_count=count, may_start=is_free)
+        except FedptError as error:
+            _logger.warning("%s", error)
+        is_quiet = is_free and not self._training.view.is_running
+        self._calibration.step(self._large.large_name, may_start=is_quiet)
+
     def _step_releases(self) -> None:
         """Releases wait while we train or answer: what runs keeps what it began with."""
-        is_idle = not self._state.is_training and not self._assistant.is_answering
+        is_training = self._state.is_training or self._training.view.is_running
+        is_idle = not is_training and not self._assistant.is_answering
         switched = self._releases.step(self._link, is_idle=is_idle)
         if switched in NEED_RESTART:
             _logger.info("ends to be started again with the new %s", switched)
@@ -416,13 +441,15 @@ class DeviceDaemon:
             example_count=self._examples.counts.usable,
             small_weights=self._weights,
             adapter=self._state.served,
-            training_done=training.done,
+            training_done=0.0 if training.is_personal else training.done,
             fault=self._state.fault or self._round_fault,
             runtime=self._runtime,
             releases=self._releases.installed,
             release_fault=self._releases.fault[:_LONGEST_FAULT],
-            progress=training.progress,
+            progress=None if training.is_personal else training.progress,
             waiting=training.why_not if is_held else "",
+            personal=self._personal.status,
+            calibration=self._calibration.status,
         )
 
     def _describe(self) -> dict[str, object]:
@@ -459,6 +486,7 @@ class DeviceDaemon:
         self._identity.stop()
         self._api.stop()
         self._training.stop()
+        self._calibration.stop()
         self._releases.stop(is_on_purpose=self._is_stopping and self.exit_code == 0)
         self._link.publish_and_wait(self._offline(), timeout_s=2)
         self._link.stop()

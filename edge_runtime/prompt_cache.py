@@ -32,6 +32,14 @@ class PromptCache:
         ]
         """The least recently used first."""
 
+    @property
+    def spare(self) -> Conversation:
+        """The one that was not used for longest, for who needs the models but is no conversation.
+
+        It stays the one that goes next, so that whoever uses it again and again displaces no other.
+        """
+        return self._conversations[0]
+
     def pick(self, prompt: Sequence[int]) -> tuple[Conversation, int]:
         """The conversation to go on with, and how much of the prompt its expert holds.
 

@@ -112,6 +112,8 @@ class AnswerSummary(msgspec.Struct, frozen=True, kw_only=True):
     ended: Ended
     adapter: str
     """The expert's adapter; empty for the small model as it was pre-trained."""
+    is_personal: bool = False
+    """Whether that is this board's own adapter, which only it has."""
     coefficients: Coefficients | None
     """(alpha, beta, gamma) of a steered answer."""
     prompt_tokens: int

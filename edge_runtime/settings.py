@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedpt.files import sha256_bytes
 from fedpt.settings import BrokerSettings, Name, Settings
+from fedpt.wire.messages import TrainingPlan
 
 ENVIRONMENT_PREFIX: Final = "FEDPT_DEVICE"
 
@@ -58,6 +59,11 @@ class AssistantSettings(Settings):
     )
     logit_precision: Literal["f16", "q8"] = Field("f16", description="of logits on the wire")
     exact_logits: bool = Field(False, description="ask for whole rows: for comparison only")
+    calibrate: bool = Field(
+        True,
+        description="with share_questions = always: choose the steering coefficients on held-out"
+        " examples of this board, whose tokens are sent to the large model for it",
+    )
     sampling_tolerance: float = Field(
         0.02, ge=0, le=1, description="total variation that a sampled token may be off by"
     )
@@ -116,6 +122,37 @@ class ReleaseSettings(Settings):
     retry_after_s: float = Field(
         600.0, ge=0, description="pause after a fetch that failed, or for lack of space, s"
     )
+
+
+class PersonalSettings(Settings):
+    """An adapter of this board's own: the federation's, trained on here, and never sent."""
+
+    enabled: bool = Field(False, description="train one after each round, and answer with it")
+    epochs: int = Field(1, ge=1, description="passes over this device's examples")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    batch_examples: int = Field(4, ge=1, description="examples a step")
+    context_tokens: int = Field(256, ge=16, description="longest example, tokens; cut beyond")
+    patience_epochs: int = Field(
+        2, ge=0, description="epochs without a better held-out nll that end it; 0: all are done"
+    )
+    mix: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="0: start from the federation's adapter, 1: from the personal one before; in"
+        " between: from both, mixed",
+    )
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """How it is trained."""
+        return TrainingPlan(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch_examples=self.batch_examples,
+            context_tokens=self.context_tokens,
+            patience_epochs=self.patience_epochs,
+        )
 
 
 class TrainingConditions(Settings):
@@ -203,6 +240,7 @@ class DeviceSettings(Settings):
     )
     training_niceness: int = Field(10, ge=0, le=19, description="19 gives way to everything else")
     training_conditions: TrainingConditions = TrainingConditions()
+    personal: PersonalSettings = PersonalSettings()
     connect_timeout_s: float = Field(30.0, gt=0, description="wait for the broker at the start, s")
 
     @field_validator("data")

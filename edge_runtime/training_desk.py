@@ -1,5 +1,6 @@
 """Where the device daemon and its training meet: starts it, pauses it, keeps its updates.
 
+A round's training comes first: one of the personal adapter ends for it, and goes on afterwards.
 What is decided when is in `training_conditions` and `training_pauses`. The daemon calls on its own
 thread; answers begin and end on theirs, and a question halts training there and then.
 """
@@ -12,19 +13,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from edge_runtime import training_conditions, training_pauses
 from edge_runtime.board_sensors import BoardSensors
 from edge_runtime.drivers.outbox import Outbox
-from edge_runtime.drivers.trainer import Trainer
+from edge_runtime.drivers.trainer import OnEnd, Trainer, TrainingTask
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.training_conditions import Readings
 from edge_runtime.training_job import TrainingResult, TrainingStep
 from edge_runtime.training_pauses import Surroundings
 from edge_runtime.training_view import TrainingView
 from fedpt.blobs import BlobStore
-from fedpt.wire.messages import RoundAnnouncement, UpdateOffer
+from fedpt.wire.messages import RoundAnnouncement, TrainingPlan, UpdateOffer
 
 _logger = logging.getLogger(__name__)
 
@@ -42,6 +44,17 @@ class TrainingOver:
     """Why there is no result; empty without one: it gave way, and goes on later."""
 
 
+@dataclass(frozen=True, slots=True)
+class PersonalOver:
+    """A training of the personal adapter has ended."""
+
+    result: TrainingResult | None
+    adapter: bytes
+    """Its blob."""
+    fault: str
+    """As in `TrainingOver`."""
+
+
 class TrainingDesk:
     """One device's training."""
 
@@ -50,7 +63,7 @@ class TrainingDesk:
         settings: DeviceSettings,
         *,
         on_step: Callable[[TrainingStep], None],
-        on_over: Callable[[TrainingOver], None],
+        on_over: Callable[[TrainingOver | PersonalOver], None],
         sensors: BoardSensors | None = None,
     ) -> None:
         """Make it; nothing trains yet.
@@ -73,6 +86,7 @@ class TrainingDesk:
         self._looked_at = float("-inf")
         self._step: TrainingStep | None = None
         self._gave_way = False
+        self._is_personal = False
 
     def start(self, announcement: RoundAnnouncement, store: BlobStore) -> bool:
         """Train from the announced adapter, or go on with it; False: not now, ask again.
@@ -80,20 +94,51 @@ class TrainingDesk:
         Raises:
             FedptError: It cannot be started.
         """
-        self._look()
-        if not training_pauses.may_start(self._around, self._rules, time.monotonic()):
+        if not self._may_start():
             return False
-        name = f"{announcement.adapter.sha256} {self._device}"  # the same after a restart
-        self._step, self._gave_way = None, False
-        self._trainer.start(
-            announcement,
-            store.path(announcement.adapter.sha256),
-            seed=zlib.crc32(name.encode()),
-            on_step=self._on_step,
-            on_end=lambda *end: self._on_over(self._over(announcement, *end)),
+        self.stop_personal()
+        sha256 = announcement.adapter.sha256
+        seed = self._seed(sha256)
+        self._begin(
+            TrainingTask("training", store.path(sha256), announcement.training, seed),
+            lambda result, update, fault: self._on_over(
+                TrainingOver(announcement, result, update, self._real(fault))
+            ),
         )
         _logger.info("training started", extra={"round": announcement.round})
         return True
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a training of the personal adapter may start: none runs, nothing forbids it."""
+        return self._trainer.pid is None and self._may_start()
+
+    def start_personal(self, folder: str, adapter: Path, plan: TrainingPlan, name: str) -> None:
+        """Train the personal adapter, or go on with it; the desk must be free.
+
+        Args:
+            folder: For the training, below the device's state folder.
+            adapter: The blob to start from.
+            plan: How.
+            name: Of this training, the same after a restart.
+
+        Raises:
+            FedptError: It cannot be started.
+        """
+        self._begin(
+            TrainingTask(folder, adapter, plan, self._seed(name)),
+            lambda result, update, fault: self._on_over(
+                PersonalOver(result, update, self._real(fault))
+            ),
+        )
+        self._is_personal = True
+        _logger.info("training of the personal adapter started")
+
+    def stop_personal(self) -> None:
+        """End the personal adapter's training, if one runs; its checkpoint stays."""
+        if self._is_personal and self._trainer.pid is not None:
+            self._gave_way = True
+            self._trainer.stop()
 
     def hear(self, step: TrainingStep) -> None:
         """The training has done a step."""
@@ -171,6 +216,7 @@ class TrainingDesk:
             pid = self._trainer.pid
             return TrainingView(
                 pid=pid,
+                is_personal=self._is_personal,
                 is_paused=pid is not None and self._trainer.is_paused,
                 step=self._step if pid is not None else None,
                 why_not=training_pauses.why_not(self._around, self._rules, time.monotonic()),
@@ -196,12 +242,18 @@ class TrainingDesk:
         if before.keys() != failing.keys():
             _logger.info("conditions for training: %s", "; ".join(failing.values()) or "all hold")
 
-    def _over(
-        self,
-        announcement: RoundAnnouncement,
-        result: TrainingResult | None,
-        update: bytes,
-        fault: str,
-    ) -> TrainingOver:
+    def _may_start(self) -> bool:
+        self._look()
+        return training_pauses.may_start(self._around, self._rules, time.monotonic())
+
+    def _begin(self, task: TrainingTask, on_end: OnEnd) -> None:
+        self._step, self._gave_way, self._is_personal = None, False, False
+        self._trainer.start(task, on_step=self._on_step, on_end=on_end)
+
+    def _seed(self, what: str) -> int:
+        """The same after a restart."""
+        return zlib.crc32(f"{what} {self._device}".encode())
+
+    def _real(self, fault: str) -> str:
         """On a thread of the process."""
-        return TrainingOver(announcement, result, update, "" if self._gave_way else fault)
+        return "" if self._gave_way else fault

@@ -14,6 +14,8 @@ class TrainingView:
 
     pid: int | None = None
     """The training process, paused or not; None: there is none."""
+    is_personal: bool = False
+    """Whether that trains the personal adapter, not for a round."""
     is_paused: bool = False
     step: TrainingStep | None = None
     """The newest of the training that runs; None: none runs, or it has done no step yet."""

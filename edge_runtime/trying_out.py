@@ -7,9 +7,12 @@ from pathlib import Path
 
 from edge_runtime.assistant import Assistant
 from edge_runtime.drivers.local_large import ParallelLarge
+from edge_runtime.drivers.personal_shelf import PersonalShelf
+from edge_runtime.personal import personal_adapter
 from edge_runtime.settings import AssistantSettings, DeviceSettings
 from edge_runtime.steering import LargeAccess, Traffic
 from fedpt.drivers.llama import CachedText, LlamaContext, LlamaModel
+from fedpt.gguf_file import weights_sha256
 from fedpt.vocabulary import require_same_vocabulary
 
 
@@ -46,7 +49,19 @@ def open_device_assistant(stack: ExitStack, settings: DeviceSettings) -> Assista
     model = stack.enter_context(LlamaModel(settings.small))
     adapters = sorted((settings.state_dir / "adapters").glob("*.gguf"))
     newest = max(adapters, key=lambda path: path.stat().st_mtime) if adapters else None
-    return _assistant(stack, model, settings.assistant, newest)
+    own = _personal_adapter(settings, model)
+    assistant = _assistant(stack, model, settings.assistant, None if own else newest)
+    if own is not None:
+        assistant.switch(own.stem, own, is_personal=True)
+    return assistant
+
+
+def _personal_adapter(settings: DeviceSettings, model: LlamaModel) -> Path | None:
+    if not settings.personal.enabled:
+        return None
+    shelf = PersonalShelf(settings.state_dir)
+    path = shelf.gguf(personal_adapter(shelf.record(), weights_sha256(model.file)))
+    return path if path.is_file() else None
 
 
 def _assistant(

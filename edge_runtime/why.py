@@ -26,7 +26,7 @@ def why_rows(summary: AnswerSummary) -> list[tuple[str, str]]:
         ("speed", _speed(summary)),
         ("prompt", f"{summary.prompt_tokens} tokens, {summary.cached_tokens} of them cached"),
         ("ended", _ENDS[summary.ended]),
-        ("adapter", summary.adapter[:_SHOWN_OF_A_HASH] or "none: the small model as it is"),
+        ("adapter", _adapter(summary)),
     ]
     if summary.coefficients is not None and summary.steered_tokens:
         alpha, beta, gamma = summary.coefficients
@@ -63,6 +63,13 @@ def _answered(summary: AnswerSummary) -> str:
     if summary.steered_tokens < summary.tokens:
         return "steered by the large model, in part"
     return "steered by the large model"
+
+
+def _adapter(summary: AnswerSummary) -> str:
+    if not summary.adapter:
+        return "none: the small model as it is"
+    name = summary.adapter[:_SHOWN_OF_A_HASH]
+    return f"{name}, personal: trained here, and nowhere else" if summary.is_personal else name
 
 
 def _tokens(summary: AnswerSummary) -> str:

@@ -33,6 +33,7 @@ class LocalApi:
         *,
         status: Callable[[], dict[str, object]],
         training: Callable[[], TrainingView] = TrainingView,
+        forget_personal: Callable[[], None] = lambda: None,
     ) -> None:
         """Make it; nothing listens yet.
 
@@ -41,12 +42,15 @@ class LocalApi:
             settings: The device's.
             status: Tells how the device is.
             training: Tells how its training is.
+            forget_personal: Has the personal adapter deleted, soon.
 
         Raises:
             SettingsError: The token's file cannot be read.
         """
         self._socket = settings.socket
-        self._server = ApiServer(assistant, settings, status=status, training=training)
+        self._server = ApiServer(
+            assistant, settings, status=status, training=training, forget_personal=forget_personal
+        )
         self._doors = [
             _Door("local-api", self._server.on_socket(), lambda: _listen_locally(self._socket))
         ]

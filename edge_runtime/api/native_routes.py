@@ -34,12 +34,14 @@ class NativeRoutes:
     largest_body: int
     status: Callable[[], dict[str, object]]
     teach: Callable[[Lesson], Learnt]
+    forget_personal: Callable[[], None]
 
     def routes(self) -> list[Route]:
         """All of them."""
         return [
             Route("/answer", self._answer, methods=["POST"]),
             Route("/teach", self._teach, methods=["POST"]),
+            Route("/personal/forget", self._forget_personal, methods=["POST"]),
             Route("/status", self._get_status),
         ]
 
@@ -76,6 +78,10 @@ class NativeRoutes:
         except FedptError as error:
             return JSONResponse({"error": str(error), "code": error.code}, status_code=400)
         return Response(msgspec.json.encode(learnt), media_type="application/json")
+
+    async def _forget_personal(self, _: Request) -> Response:
+        self.forget_personal()
+        return Response(status_code=202)
 
     async def _get_status(self, _: Request) -> Response:
         return JSONResponse(self.status())

@@ -55,6 +55,7 @@ class ApiServer:
         *,
         status: Callable[[], dict[str, object]],
         training: Callable[[], TrainingView],
+        forget_personal: Callable[[], None],
     ) -> None:
         self.desk = AnswerDesk(assistant.answer, most_waiting=settings.api.most_waiting)
         self._metrics = ApiMetrics(lambda: self.desk.waiting, training)
@@ -69,7 +70,12 @@ class ApiServer:
         self._answering = Answering(self.desk, self._metrics)
         self._openai = OpenAiRoutes(self._answering, traits, largest, int(time.time()))
         self._native = NativeRoutes(
-            self._answering, traits, largest, status, partial(learn, settings.data)
+            self._answering,
+            traits,
+            largest,
+            status,
+            partial(learn, settings.data),
+            forget_personal,
         )
 
     def on_socket(self) -> ASGIApp:

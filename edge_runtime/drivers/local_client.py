@@ -71,6 +71,19 @@ def daemon_status(socket: Path, *, timeout_s: float = _PATIENCE_S) -> dict[str, 
         return status
 
 
+def forget_personal(socket: Path) -> None:
+    """Have a running device daemon delete its personal adapter; it does so within a second.
+
+    Raises:
+        DeviceDownError: No daemon listens there.
+        UsageError: It refuses.
+    """
+    with _translated(socket), _client(socket) as client:
+        reply = client.post("http://device/personal/forget")
+        if reply.is_error:
+            raise _refusal(reply)
+
+
 def _client(socket: Path, timeout_s: float = _PATIENCE_S) -> httpx.Client:
     return httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=timeout_s)
 

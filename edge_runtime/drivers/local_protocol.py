@@ -1,7 +1,8 @@
 """What command lines and the daemon of a board say to each other over the local socket.
 
 `POST /answer` takes an `AskBody` and streams `AnswerLine`s as JSON lines; `POST /teach` takes a
-`Lesson` and replies with a `Learnt`; `GET /status` says how the device is. What is refused is
+`Lesson` and replies with a `Learnt`; `POST /personal/forget` has the personal adapter deleted; `GET
+/status` says how the device is. What is refused is
 refused with a `Refusal`. Programs use the OpenAI-compatible API instead.
 """
 

@@ -51,6 +51,14 @@ class StatusTeller:
 
 
 def _without_figures(status: DeviceStatus) -> DeviceStatus:
+    personal = status.personal
     return msgspec.structs.replace(
-        status, training_done=0.0, progress=None, waiting="..." if status.waiting else ""
+        status,
+        training_done=0.0,
+        progress=None,
+        waiting="..." if status.waiting else "",
+        personal=personal
+        and msgspec.structs.replace(
+            personal, training_done=0.0, why_not="..." if personal.why_not else ""
+        ),
     )

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,13 +25,26 @@ from edge_runtime.training_job import (
 from fedpt.drivers.child_process import ChildProcess
 from fedpt.errors import FedptError, UsageError
 from fedpt.job_folder import JOB_NAME, read_job, read_result, write_job
-from fedpt.wire.messages import RoundAnnouncement
+from fedpt.wire.messages import TrainingPlan
 
 _logger = logging.getLogger(__name__)
 
 OnStep = Callable[[TrainingStep], None]
 OnEnd = Callable[[TrainingResult | None, bytes, str], None]
 """Result and update's blob, or None, nothing, and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTask:
+    """One training, of a round or of the personal adapter."""
+
+    folder: str
+    """Its own, below the device's state folder: a checkpoint that it left is gone on from."""
+    adapter: Path
+    """The blob to start from."""
+    plan: TrainingPlan
+    seed: int
+    """The same after a restart."""
 
 
 _CRASHES: Final = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
@@ -56,11 +70,12 @@ def reason_of(code: int, errors: str) -> str:
 
 
 class Trainer:
-    """At most one training at a time, in a folder of its own."""
+    """At most one training at a time."""
 
     def __init__(self, settings: DeviceSettings) -> None:
         self._settings = settings
-        self._folder = settings.state_dir / "training"
+        self._folder = settings.state_dir
+        """Of the present training, or the last."""
         self._child: ChildProcess | None = None
         self._paused_at: float | None = None
         self._paused_s = 0.0
@@ -87,16 +102,8 @@ class Trainer:
         """The same of all processes so far, s."""
         return self._paused_before_s + self.paused_s
 
-    def start(
-        self,
-        announcement: RoundAnnouncement,
-        adapter: Path,
-        *,
-        seed: int,
-        on_step: OnStep,
-        on_end: OnEnd,
-    ) -> None:
-        """Start to train from `adapter`, or go on; the callbacks come from another thread.
+    def start(self, task: TrainingTask, *, on_step: OnStep, on_end: OnEnd) -> None:
+        """Start to train, or go on; the callbacks come from another thread.
 
         Raises:
             FedptError: It cannot be started.
@@ -104,14 +111,14 @@ class Trainer:
         data = self._settings.data
         if data is None:
             raise UsageError("this device has no data store to train on: set data in its settings")
-        folder = self._folder
+        self._folder = folder = self._settings.state_dir / task.folder
         job = TrainingJob(
             small=str(self._settings.small),
-            adapter=str(adapter),
+            adapter=str(task.adapter),
             data=str(data),
             up_to_place=DataStore(data).last_place(),
-            plan=announcement.training,
-            seed=seed,
+            plan=task.plan,
+            seed=task.seed,
             threads=self._settings.training_threads or os.cpu_count() or 1,
             memory_budget_mb=self._settings.training_memory_mb,
             checkpoint_steps=self._settings.training_checkpoint_steps,

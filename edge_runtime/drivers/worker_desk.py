@@ -5,12 +5,14 @@ Knows topics and the coordinator's state; `large_models` and `worker_answers` kn
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from edge_runtime.drivers.large_models import Asking, RemoteLarge
 from edge_runtime.drivers.worker_answers import WorkerAnswers
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.steering import LargeAccess, Traffic
+from fedpt.decoding.ports import LargeModel
 from fedpt.drivers.mqtt import Publication, Received, packet_bytes
 from fedpt.errors import BrokerError, FedptError, LargeModelError
 from fedpt.ids import DeviceId
@@ -66,7 +68,9 @@ class WorkerDesk:
             precision=assistant.logit_precision,
             opening=Opening(vocabulary=self._vocabulary),
         )
+        self._asking = asking
         self._rows = RemoteLarge(self._send, asking, self._traffic)
+        self._aside: RemoteLarge | None = None
         self._answers = WorkerAnswers(self._send, asking, self._traffic)
         self.access = LargeAccess(self._rows, self._traffic, self._answers.steerer)
 
@@ -77,6 +81,9 @@ class WorkerDesk:
         except FedptError as error:
             _logger.warning("dropped: %s", error, extra={"code": error.code})
             return
+        aside = self._aside
+        if aside is not None and isinstance(reply, LogitReply) and aside.mailbox.put(reply):
+            return
         is_ours = (
             self._rows.mailbox.put(reply)
             if isinstance(reply, LogitReply)
@@ -84,6 +91,22 @@ class WorkerDesk:
         )
         if is_ours:
             self._traffic.bytes_down += _packet_bytes(message.topic, message.payload)
+
+    def aside(self, largest: int) -> LargeModel:
+        """Another conversation beside that of answers, in which no answer's traffic is counted.
+
+        There is one at a time: replies to those before are dropped.
+
+        Args:
+            largest: Of each row's largest logits, so many.
+        """
+        self._aside = RemoteLarge(self._send, replace(self._asking, largest=largest), Traffic())
+        return self._aside
+
+    @property
+    def large_name(self) -> str:
+        """The large model's name, as the coordinator last told; empty before it did."""
+        return self._coordinator.large_name if self._coordinator is not None else ""
 
     def hear_coordinator(self, status: CoordinatorStatus) -> bool:
         """Take note of the coordinator's state; False: a last will that came late."""

@@ -22,6 +22,7 @@ from converters.tensor_names import (
     matrix_shape,
     sizes_of,
 )
+from edge_runtime.data.preparing import Prepared, cut, prepare
 from edge_runtime.data.training_set import read_training_set
 from edge_runtime.training.acceptance import require_acceptable
 from edge_runtime.training.checkpoint import Checkpoints, Position, fingerprint_of
@@ -47,7 +48,6 @@ from edge_runtime.training.memory_plan import (
 from edge_runtime.training.network import open_network
 from edge_runtime.training.placement import HOST, best_placement
 from edge_runtime.training.precision import faster_precision
-from edge_runtime.training.preparing import Prepared, cut, prepare
 from edge_runtime.training.trainer import Task, train
 from edge_runtime.training_job import TrainingResult, TrainingStep
 from fedpt.adapters import Adapter, AdapterManifest, initial_adapter, module_kinds, require_base

@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 import torch
 
+from edge_runtime.data.preparing import Prepared
 from edge_runtime.training.adamw import AdamW
 from edge_runtime.training.checkpoint import Checkpoints, Position
 from edge_runtime.training.early_stopping import is_best, is_in_vain
 from edge_runtime.training.how import How
 from edge_runtime.training.network import Network, nll
 from edge_runtime.training.passes import epoch_batches, passes, steps_per_epoch
-from edge_runtime.training.preparing import Prepared
 from edge_runtime.training.proximal import Proximal
 from edge_runtime.training.schedule import learning_rate
 from edge_runtime.training_job import TrainingStep

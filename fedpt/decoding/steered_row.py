@@ -66,10 +66,10 @@ def steer_row(row: LargeRow, own: Logits, beta: float, chooser: Chooser) -> Stee
         return Steered(chooser.distribution(own), _UNKNOWN, row.ids, steered)
     told = _Told(ids, logits, np.float32(beta) * error)
     judge = _judge_greedy if chooser.sampling.is_greedy else _judge_sampling
-    chosen, doubt = judge(told, _Untold(others, beta, row.floor, row.rest), chooser.sampling)
+    chosen, doubt = judge(told, Untold(others, beta, row.floor, row.rest), chooser.sampling)
     if doubt > _CERTAIN and constraint is not None:  # forbidden tokens are no rivals
         others[~constraint.allowed()] = -np.inf
-        chosen, doubt = judge(told, _Untold(others, beta, row.floor, row.rest), chooser.sampling)
+        chosen, doubt = judge(told, Untold(others, beta, row.floor, row.rest), chooser.sampling)
     return Steered(chosen, doubt, row.ids, steered)
 
 
@@ -83,8 +83,11 @@ class _Told:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Untold:
-    """What bounds the others' steered logits. A penalty only lowers them, so it is left out."""
+class Untold:
+    """What bounds the steered logits of tokens that were not told.
+
+    A penalty only lowers them, so it is left out.
+    """
 
     own: Logits
     """D, `(V,)`; `-inf` for told and forbidden tokens."""
@@ -98,7 +101,7 @@ class _Untold:
         return self.beta * self.floor + float(self.own.max())
 
 
-def _judge_greedy(told: _Told, untold: _Untold, sampling: Sampling) -> tuple[Distribution, float]:
+def _judge_greedy(told: _Told, untold: Untold, sampling: Sampling) -> tuple[Distribution, float]:
     best = int(told.logits.argmax())
     rivals = told.logits + told.error
     rivals[best] = -np.inf
@@ -107,11 +110,11 @@ def _judge_greedy(told: _Told, untold: _Untold, sampling: Sampling) -> tuple[Dis
     return distribution(told.ids, told.logits, sampling), _CERTAIN if is_certain else _UNKNOWN
 
 
-def _judge_sampling(told: _Told, untold: _Untold, sampling: Sampling) -> tuple[Distribution, float]:
+def _judge_sampling(told: _Told, untold: Untold, sampling: Sampling) -> tuple[Distribution, float]:
     temperature = sampling.temperature
     weights = weights_of(told.logits, temperature)
     peak = float(told.logits.max()) / temperature
-    outside = float(np.exp(min(_LARGE, _log_mass(untold, temperature) - peak)))
+    outside = float(np.exp(min(_LARGE, log_mass(untold, temperature) - peak)))
     heaviest = float(np.exp(min(_LARGE, untold.most / temperature - peak)))
     places = kept_places(weights, sampling)
     is_kept = np.zeros(len(weights), np.bool_)
@@ -169,7 +172,7 @@ def _borderline(
     return unsure
 
 
-def _log_mass(untold: _Untold, temperature: float) -> float:
+def log_mass(untold: Untold, temperature: float) -> float:
     """Log of the sum of exp((beta * l + D) / temperature) over tokens not told, at most.
 
     Two bounds, the lesser of which holds: every l is at most `floor`; and the sum of exp(l) is

@@ -142,6 +142,40 @@ class TrainingProgress(Message, frozen=True, kw_only=True):
     """How long its process was paused."""
 
 
+class PersonalStatus(Message, frozen=True, kw_only=True):
+    """How it stands with a device's personal adapter, which itself is told and sent to nobody."""
+
+    in_use: bool = False
+    """Whether its assistant answers with it."""
+    trained_unix_s: float = 0.0
+    example_count: Count = 0
+    nll_before: float | None = None
+    """On held-out examples, nats a token."""
+    nll_after: float | None = None
+    training_done: float = 0.0
+    """The share of its present training that is done, 0 to 1."""
+    why_not: str = ""
+    """Why there is none, or it is not being trained, in one line; empty: nothing keeps it."""
+
+
+class CalibrationStatus(Message, frozen=True, kw_only=True):
+    """How a device chose its coefficients; nll in nats a token on held-out examples, at most."""
+
+    coefficients: SteeringCoefficients | None = None
+    """None: the announced ones are in use."""
+    nll: float | None = None
+    nll_expert: float | None = None
+    """Of the expert alone."""
+    nll_plain: float | None = None
+    """Of plain proxy-tuning."""
+    nll_announced: float | None = None
+    positions: Count = 0
+    """So many were measured."""
+    made_unix_s: float = 0.0
+    why_not: str = ""
+    """Why there is no calibration, in one line; empty: there is one."""
+
+
 class DeviceStatus(Message, frozen=True, kw_only=True):
     """Retained; its last will is the same with `activity` offline."""
 
@@ -165,6 +199,9 @@ class DeviceStatus(Message, frozen=True, kw_only=True):
     """Of the present training, from its first step on."""
     waiting: str = ""
     """Why its training does not start, or is paused, in one line; nothing is wrong."""
+    personal: PersonalStatus | None = None
+    """None: it shall not have a personal adapter."""
+    calibration: CalibrationStatus | None = None
 
 
 class UpdateOffer(Message, frozen=True, kw_only=True):

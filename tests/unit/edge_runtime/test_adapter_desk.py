@@ -130,3 +130,26 @@ def test_a_damaged_adapter_leaves_the_old_one(
     with pytest.raises(ArtifactError):
         AdapterSwitch(tmp_path, *assistant).serve(ref.sha256, store)
     assert assistant[1].adapter == ""
+
+
+@pytest.mark.llama
+def test_a_personal_adapter_answers_until_it_is_dropped_whatever_the_federation_has(
+    assistant: tuple[LlamaModel, Assistant], tiny: TinyFederation, tmp_path: Path, store: BlobStore
+) -> None:
+    ref = store.put(tiny.adapter_blob.read_bytes())
+    switch = AdapterSwitch(tmp_path / "adapters", *assistant)
+    assert switch.use_personal("ours", tiny.adapter_gguf)
+    assert switch.serve(ref.sha256, store)
+    assert (assistant[1].adapter, assistant[1].is_personal) == ("ours", True)
+    assert switch.use_federation()
+    assert (assistant[1].adapter, assistant[1].is_personal) == (ref.sha256, False)
+
+
+@pytest.mark.llama
+def test_before_the_federation_has_an_adapter_none_answers(
+    assistant: tuple[LlamaModel, Assistant], tiny: TinyFederation, tmp_path: Path
+) -> None:
+    switch = AdapterSwitch(tmp_path, *assistant)
+    switch.use_personal("ours", tiny.adapter_gguf)
+    assert switch.use_federation()
+    assert assistant[1].adapter == ""

@@ -380,3 +380,61 @@ def test_a_device_that_never_sends_questions_answers_alone_and_says_so(
     answer = summary(make(large, settings), user_question(TEXT, "steered"))
     assert (answer.steered_tokens, answer.steps) == (0, None)
     assert "never" in answer.fallback
+
+
+def test_rows_for_calibration_are_those_of_both_models_whatever_was_read_before(
+    make: Make, model: LlamaModel, small_pair: list[CachedText]
+) -> None:
+    assistant = make()
+    text = [*encode_prompt(model, TEXT), 9, 8, 7]
+    for one in small_pair:
+        one.rewind(0)
+    right = [one.append(text, 3) for one in small_pair]
+    assert assistant.small_rows(text[:4], 0) is not None  # read in parts, as calibration does
+    told = assistant.small_rows(text, 3)
+    summary(assistant, user_question(TEXT))
+    again = assistant.small_rows(text, 3)
+    for rows in (told, again):
+        assert rows is not None
+        assert rows.adapter == "tiny"
+        np.testing.assert_allclose(rows.expert, right[0], atol=1e-4)
+        np.testing.assert_allclose(rows.antiexpert, right[1], atol=1e-4)
+
+
+def test_calibration_waits_while_an_answer_runs_and_for_ever_after_the_end(make: Make) -> None:
+    assistant = make()
+    answer = assistant.answer(user_question(TEXT))
+    next(answer)
+    assert assistant.small_rows([1, 2, 3], 1) is None
+    answer.close()
+    assert assistant.small_rows([1, 2, 3], 1) is not None
+    assistant.close()
+    assert assistant.small_rows([1, 2, 3], 1) is None
+
+
+def test_calibrated_coefficients_are_those_of_their_adapter_only(
+    make: Make, large: LargeModel
+) -> None:
+    assistant = make(large)
+    own = Coefficients(1.0, 0.3, 0.0)
+    assistant.calibrated = ("tiny", own)
+    assert summary(assistant, user_question(TEXT, "steered")).coefficients == own
+    assistant.calibrated = ("another", own)
+    assert summary(assistant, user_question(TEXT, "steered")).coefficients == WEIGHTS
+
+
+def test_a_large_model_that_does_not_help_is_not_asked(make: Make, large: LargeModel) -> None:
+    assistant = make(Failing(large, 0))
+    assistant.calibrated = ("tiny", EXPERT_ALONE)
+    answer = summary(assistant, user_question(TEXT, "steered"))
+    assert (answer.steered_tokens, answer.steps) == (0, None)
+    assert answer.fallback == "calibration found that the large model does not help here"
+    assert answer.text == summary(assistant, user_question(TEXT)).text
+
+
+def test_a_personal_adapters_answer_says_so(make: Make, tiny: TinyFederation) -> None:
+    assistant = make()
+    assert not summary(assistant, user_question(TEXT)).is_personal
+    assistant.switch("ours", tiny.adapter_gguf, is_personal=True)
+    answer = summary(assistant, user_question(TEXT))
+    assert (answer.adapter, answer.is_personal) == ("ours", True)

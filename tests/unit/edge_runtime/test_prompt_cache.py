@@ -60,3 +60,15 @@ def test_the_same_question_again_goes_on_where_it_was(cache: PromptCache) -> Non
     ask(cache, HOME)
     assert cache.pick(HOME)[0] is first
     assert cache.pick(HOME)[0] is first
+
+
+def test_who_needs_the_models_again_and_again_displaces_one_conversation(
+    cache: PromptCache,
+) -> None:
+    ask(cache, HOME)
+    ask(cache, CHAT)
+    for text in ([40, 41, 42], [43, 44, 45], [46, 47, 48]):
+        spare = cache.spare.expert
+        spare.begin(text[:-1])
+        spare.append(text, 1)
+    assert ask(cache, [*CHAT, 11]) == 6

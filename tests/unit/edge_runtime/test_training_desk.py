@@ -15,7 +15,7 @@ from edge_runtime.board_sensors import BoardSensors
 from edge_runtime.drivers.outbox import Outbox
 from edge_runtime.question import user_question
 from edge_runtime.settings import AssistantSettings, DeviceSettings, TrainingConditions
-from edge_runtime.training_desk import TrainingDesk, TrainingOver
+from edge_runtime.training_desk import PersonalOver, TrainingDesk, TrainingOver
 from edge_runtime.training_job import TrainingStep
 from fedpt.blobs import BlobStore
 from fedpt.drivers.llama import LlamaModel
@@ -37,8 +37,10 @@ class Board:
     tiny: TinyFederation
     folder: Path
     rules: TrainingConditions
-    items: "queue.Queue[TrainingStep | TrainingOver]" = field(default_factory=queue.Queue)
-    overs: list[TrainingOver] = field(default_factory=list)
+    items: "queue.Queue[TrainingStep | TrainingOver | PersonalOver]" = field(
+        default_factory=queue.Queue
+    )
+    overs: list[TrainingOver | PersonalOver] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.settings = DeviceSettings(
@@ -223,3 +225,29 @@ def test_a_finished_update_is_kept_for_its_offer(board: Board) -> None:
     assert board.store.get(offer.update.sha256) == board.overs[0].update
     assert outbox.find(board.round(SHORT)) == offer
     assert offer.bytes_down == 7
+
+
+def test_a_personal_training_ends_for_a_rounds_and_goes_on_after_it(board: Board) -> None:
+    path = board.store.path(board.adapter.sha256)
+
+    def begin() -> None:
+        board.until(lambda: board.desk.is_free, "nothing trains")
+        board.desk.start_personal("personal/training", path, FOR_EVER, "ours")
+        board.until(lambda: board.steps > 0, "its first step is done")
+
+    begin()
+    board.until(lambda: board.steps >= 5, "some steps are done")
+    assert board.desk.view.is_personal
+    assert not board.desk.is_free
+    assert board.desk.start(board.round(SHORT), board.store)
+    board.until(lambda: len(board.overs) == 2, "the round's is done too")
+    ours, rounds = board.overs
+    assert isinstance(ours, PersonalOver)
+    assert (ours.result, ours.fault) == (None, "")
+    assert isinstance(rounds, TrainingOver)
+    assert rounds.result is not None
+    begin()
+    assert board.steps >= 5
+    board.desk.stop_personal()
+    board.until(lambda: len(board.overs) == 3, "it ends when nobody wants it any more")
+    assert not board.desk.view.is_running

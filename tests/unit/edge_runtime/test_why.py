@@ -75,3 +75,9 @@ def test_an_answer_without_a_token_has_no_speed() -> None:
 def test_the_facts_stand_below_each_other() -> None:
     lines = zip(why_text(STEERED).splitlines(), why_rows(STEERED), strict=True)
     assert len({len(line) - len(fact) for line, (_, fact) in lines}) == 1
+
+
+def test_a_personal_adapter_is_told_from_the_federations() -> None:
+    assert dict(why_rows(SUMMARY))["adapter"] == "a" * 12
+    personal = dict(why_rows(replace(SUMMARY, is_personal=True)))
+    assert personal["adapter"] == f"{'a' * 12}, personal: trained here, and nowhere else"

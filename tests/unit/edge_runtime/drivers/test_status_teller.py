@@ -5,7 +5,7 @@ import pytest
 from edge_runtime.drivers.status_teller import StatusTeller, is_due
 from fedpt.drivers.mqtt import Publication
 from fedpt.wire.codec import decode
-from fedpt.wire.messages import DeviceStatus, TrainingProgress
+from fedpt.wire.messages import DeviceStatus, PersonalStatus, TrainingProgress
 from tests.fakes.wire_messages import status
 
 PROGRESS = TrainingProgress(steps_done=1, steps_total=4)
@@ -33,6 +33,15 @@ def test_why_a_training_waits_is_due_later_if_only_its_figures_change() -> None:
     assert not is_due(hotter, hot, 0.1)
     assert is_due(hotter, hot, 2.0)
     assert is_due(status(), hot, 0.1)
+
+
+def test_a_personal_training_is_told_like_any_other() -> None:
+    half = status(personal=PersonalStatus(training_done=0.5))
+    more = status(personal=PersonalStatus(training_done=0.6))
+    in_use = status(personal=PersonalStatus(in_use=True))
+    assert not is_due(more, half, 0.1)
+    assert is_due(more, half, 2.0)
+    assert is_due(in_use, half, 0.1)
 
 
 def test_a_status_is_told_once_and_again_when_it_may_be_lost() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.data.store import DataStore
-from edge_runtime.drivers.trainer import Trainer, reason_of
+from edge_runtime.drivers.trainer import Trainer, TrainingTask, reason_of
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.training_job import MEMORY_ADVICE, TrainingResult, TrainingStep
 from fedpt.adapters import adapter_from_bytes, require_averageable
@@ -20,7 +20,7 @@ from fedpt.examples import Example
 from fedpt.kernel_memory import memory_bytes
 from fedpt.wire.messages import TrainingPlan
 from tests.fakes.tiny_federation import EXAMPLES, TinyFederation
-from tests.fakes.wire_messages import PLAN, announcement
+from tests.fakes.wire_messages import PLAN
 
 pytestmark = [pytest.mark.llama, pytest.mark.slow]
 
@@ -40,9 +40,7 @@ class Daemon:
 
     def start(self, trainer: Trainer, adapter: Path, plan: TrainingPlan) -> None:
         trainer.start(
-            announcement(training=plan),
-            adapter,
-            seed=1,
+            TrainingTask("training", adapter, plan, seed=1),
             on_step=self.steps.put,
             on_end=lambda *end: self.ends.put(end),
         )

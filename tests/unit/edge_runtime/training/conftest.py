@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
+from edge_runtime.data.preparing import Prepared
 from edge_runtime.training.how import How
 from edge_runtime.training.network import Network, open_network
-from edge_runtime.training.preparing import Prepared
 from edge_runtime.training.trainer import Task
 from fedpt.chat import EncodedExample, encode_example
 from fedpt.drivers.llama import LlamaModel

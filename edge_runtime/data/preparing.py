@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edge_runtime.training.held_out import split
+from edge_runtime.data.held_out import split
 from fedpt.chat import EncodedExample, Tokenizer, encode_example
 from fedpt.errors import DataFileError
 from fedpt.examples import Example

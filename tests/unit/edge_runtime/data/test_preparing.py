@@ -1,16 +1,24 @@
 """From examples to tokens."""
 
+from collections.abc import Iterator
+
 import pytest
 
-from edge_runtime.training.preparing import cut, prepare
+from edge_runtime.data.preparing import cut, prepare
 from fedpt.drivers.llama import LlamaModel
 from fedpt.errors import DataFileError
 from fedpt.examples import Example
-from tests.fakes.tiny_federation import EXAMPLES
+from tests.fakes.tiny_federation import EXAMPLES, TinyFederation
 
 pytestmark = pytest.mark.llama
 
 NUMBERED = dict(enumerate(EXAMPLES, start=1))
+
+
+@pytest.fixture(scope="module")
+def model(tiny: TinyFederation) -> Iterator[LlamaModel]:
+    with LlamaModel(tiny.small, vocabulary_only=True) as one:
+        yield one
 
 
 def test_long_examples_are_cut_to_the_room_counted_and_keep_an_answer(model: LlamaModel) -> None:

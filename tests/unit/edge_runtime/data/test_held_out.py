@@ -1,6 +1,6 @@
 """Which examples are held out."""
 
-from edge_runtime.training.held_out import split
+from edge_runtime.data.held_out import split
 from fedpt.chat import EncodedExample
 
 

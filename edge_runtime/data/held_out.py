@@ -10,7 +10,7 @@ from typing import Final
 from fedpt.chat import EncodedExample
 
 _ONE_IN: Final = 10
-_LEAST_EXAMPLES: Final = 20
+LEAST_EXAMPLES: Final = 20
 """With fewer, each one is worth more in training than as a judge."""
 _LEAST_HELD_OUT: Final = 2
 _MOST_HELD_OUT: Final = 64
@@ -22,7 +22,7 @@ def split(examples: Sequence[EncodedExample]) -> tuple[list[int], list[int]]:
     marks = [_mark(example) for example in examples]
     everything = range(len(examples))
     held_out = [index for index in everything if marks[index] % _ONE_IN == 0]
-    if len(examples) < _LEAST_EXAMPLES or len(held_out) < _LEAST_HELD_OUT:
+    if len(examples) < LEAST_EXAMPLES or len(held_out) < _LEAST_HELD_OUT:
         return list(everything), []
     kept = [index for index in everything if marks[index] % _ONE_IN]
     return kept, sorted(held_out, key=lambda index: marks[index])[:_MOST_HELD_OUT]
