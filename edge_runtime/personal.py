@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 
 from edge_runtime.state import DeviceState
-from fedpt.adapters import Adapter, require_same_form
+from fedpt.adapters import Adapter, require_averageable
+from fedpt.errors import AdapterError
 
 
 class PersonalRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +75,12 @@ def mixed(federation: Adapter, own: Adapter, mix: float) -> Adapter:
     Raises:
         AdapterError: They have other forms, or bases.
     """
-    require_same_form(own, federation)
+    require_averageable(own, federation)
+    if own.manifest.rank != federation.manifest.rank:  # its factors span something else
+        raise AdapterError(
+            f"a personal adapter of rank {own.manifest.rank} cannot be mixed into one of rank"
+            f" {federation.manifest.rank}"
+        )
     share = np.float32(mix)
     tensors = {
         name: (1 - share) * tensor + share * own.tensors[name]
