@@ -227,7 +227,7 @@ def _plain(file: Any, adapter: Any, way: str) -> _Side:
 
 
 def _ours(file: Any, adapter: Any, how: How) -> _Side:
-    from edge_runtime.training.adamw import Adam
+    from edge_runtime.training.adamw import AdamW
     from edge_runtime.training.memory import give_back_memory
     from edge_runtime.training.network import nll, open_network
     from edge_runtime.training.passes import passes
@@ -247,7 +247,7 @@ def _ours(file: Any, adapter: Any, how: How) -> _Side:
         return total
 
     factors = list(network.factors.values())
-    change = partial(Adam(factors).step, _RATE)
+    change = partial(AdamW(factors).step, _RATE)
     return _Side(add_gradients, factors, change, partial(nll, network))
 
 

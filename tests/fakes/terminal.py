@@ -68,11 +68,28 @@ class Terminal:
 
     def expect(self, text: str) -> str:
         """Wait until a text is shown; what came since the last one, with it."""
-        end = time.monotonic() + WAIT_S
-        while (place := self.text.find(text, self._seen)) < 0:
-            assert self._read(end - time.monotonic()), f"{text!r} never came: {self.text!r}"
-        begin, self._seen = self._seen, place + len(text)
+        assert self._comes(text, WAIT_S), f"{text!r} never came: {self.text!r}"
+        begin, self._seen = self._seen, self.text.index(text, self._seen) + len(text)
         return self.text[begin : self._seen]
+
+    def interrupt_line(self) -> str:
+        """Press Ctrl-C in the middle of a line, and wait for the next prompt.
+
+        A signal that comes while CPython's readline echoes a key is seen with the next one only;
+        a person would press again.
+        """
+        for _ in range(int(WAIT_S)):
+            self.type("\x03")
+            if self._comes("\n> ", 1.0):
+                break
+        return self.expect("\n> ")
+
+    def _comes(self, text: str, wait_s: float) -> bool:
+        end = time.monotonic() + wait_s
+        while text not in self.text[self._seen :]:
+            if not self._read(end - time.monotonic()):
+                return False
+        return True
 
     def end(self) -> int:
         """Wait until the process ends by itself; its exit code."""

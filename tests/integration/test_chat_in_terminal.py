@@ -100,8 +100,7 @@ def test_ctrl_c_stops_the_answer_here_and_on_the_device_and_nothing_else(
 
     terminal.type("never sent")
     terminal.expect("never sent")
-    terminal.type(CTRL_C)
-    terminal.expect("\n> ")
+    terminal.interrupt_line()
     terminal.type(CTRL_D)
     assert terminal.end() == 0
     assert "Traceback" not in terminal.text

@@ -7,7 +7,7 @@ import pytest
 
 from edge_runtime.drivers.personal_shelf import FORGOTTEN, PERSONAL_FOLDER, PersonalShelf
 from edge_runtime.personal import PersonalRecord
-from fedpt.adapters import require_same_form
+from fedpt.adapters import require_averageable
 from fedpt.errors import AdapterError
 from tests.fakes.tiny_federation import TinyFederation
 
@@ -31,7 +31,7 @@ def test_what_was_settled_is_there_after_a_restart(
     record = settled(shelf, tiny.adapter_blob.read_bytes())
     again = PersonalShelf(tmp_path)
     assert again.record() == record
-    require_same_form(again.adapter(record.adapter), tiny.adapter)
+    require_averageable(again.adapter(record.adapter), tiny.adapter)
 
 
 def test_until_the_next_is_settled_the_one_before_counts(shelf: PersonalShelf) -> None:

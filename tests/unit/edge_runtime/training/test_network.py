@@ -112,7 +112,7 @@ def test_long_texts_turn_as_in_transformers(tmp_path: Path, family: str) -> None
 def test_a_lean_training_loads_neither_transformers_nor_a_compiler(tiny: TinyFederation) -> None:
     script = (
         "import sys; from pathlib import Path; import edge_runtime.training.__main__;"
-        "from edge_runtime.training.adamw import Adam;"
+        "from edge_runtime.training.adamw import AdamW;"
         "from edge_runtime.training.fine_tuning import new_adapter;"
         "from edge_runtime.training.how import How;"
         "from edge_runtime.training.network import open_network;"
@@ -120,7 +120,7 @@ def test_a_lean_training_loads_neither_transformers_nor_a_compiler(tiny: TinyFed
         "file = read_gguf(Path(sys.argv[1]));"
         "network = open_network(file, new_adapter(2, 0)(file), How());"
         "network.loss([EncodedExample((1, 5), (6, 7))]).backward();"
-        "Adam(list(network.factors.values())).step(1e-3);"
+        "AdamW(list(network.factors.values())).step(1e-3);"
         "print(sorted({'transformers', 'peft', 'torch._dynamo'} & sys.modules.keys()))"
     )
     command = [sys.executable, "-c", script, str(tiny.small)]
