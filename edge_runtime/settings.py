@@ -223,8 +223,8 @@ class DeviceSettings(Settings):
     training_memory_mb: int | None = Field(
         None,
         ge=1,
-        description="memory that training may take, all in all, MB; unset: half of what"
-        " is free, 1200 at most",
+        description="memory that training may take, all in all, MB; unset: what it has at the start"
+        " and half of what is free, 1200 at most",
     )
     training_precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of training's computation; auto: bfloat16 if it is clearly faster here"

@@ -184,7 +184,7 @@ class DeviceStatus(Message, frozen=True, kw_only=True):
     example_count: Count = 0
     small_weights: str = ""
     adapter: str = ""
-    """The adapter that its assistant answers with; empty before the first."""
+    """The federation's adapter that it serves; empty before the first. See `personal` too."""
     training_done: float = 0.0
     """The share of the present training that is done, 0 to 1."""
     fault: str = ""
