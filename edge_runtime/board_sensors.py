@@ -88,7 +88,7 @@ def is_on_mains(folder: Path) -> bool | None:
     Args:
         folder: /sys/class/power_supply or one like it.
     """
-    supplies = [_Supply(path) for path in sorted(folder.glob("*"))]
+    supplies = [_Supply(path) for path in sorted(_found(folder, "*"))]
     batteries = [one for one in supplies if one.is_battery]
     if not batteries:
         return None  # it must be: and a USB port that only could power it says 0
@@ -111,10 +111,10 @@ def hottest_celsius(classes: Path) -> float | None:
     """
     zones = [
         zone / "temp"
-        for zone in classes.glob("thermal/thermal_zone*")
+        for zone in _found(classes, "thermal/thermal_zone*")
         if _text(zone / "type") not in _NO_SENSORS
     ]
-    degrees = [*_celsius(zones)] or [*_celsius(classes.glob("hwmon/hwmon*/temp*_input"))]
+    degrees = [*_celsius(zones)] or [*_celsius(_found(classes, "hwmon/hwmon*/temp*_input"))]
     return max(degrees, default=None)
 
 
@@ -145,7 +145,7 @@ def _celsius(files: Iterable[Path]) -> Iterator[float]:
 def _running_threads(process: Path) -> int:
     """Threads of a process that count as load, but for the one that asks."""
     asking = str(threading.get_native_id())
-    others = (one for one in process.glob("task/*/stat") if one.parent.name != asking)
+    others = (one for one in _found(process, "task/*/stat") if one.parent.name != asking)
     # the state comes after the program's name in brackets, which may hold anything
     return sum(_text(one).rpartition(")")[2].lstrip()[:1] in _WANTS_A_CORE for one in others)
 
@@ -155,6 +155,14 @@ def _free_disk(folder: Path) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
+
+
+def _found(folder: Path, pattern: str) -> list[Path]:
+    """Those that are there; none, if a folder goes away while it is looked at."""
+    try:
+        return list(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 def _text(file: Path) -> str:

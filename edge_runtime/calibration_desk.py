@@ -117,11 +117,13 @@ class CalibrationDesk:
         if is_due and may_start and self._thread is None and key.large:
             self._start(key, self._assistant.coefficients)
 
-    def stop(self) -> None:
-        """End what runs; the next life begins it anew."""
+    def stop(self) -> bool:
+        """End what runs; the next life begins it anew. Whether the model is used no more."""
         self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(_STOP_S)
+        if self._thread is None:
+            return True
+        self._thread.join(_STOP_S)
+        return not self._thread.is_alive()
 
     @property
     def status(self) -> CalibrationStatus | None:
@@ -202,7 +204,7 @@ class CalibrationDesk:
             fault = str(error)
             _logger.info("not calibrated: %s", error)
         except Exception as error:  # the status tells it, and the daemon goes on
-            fault = f"{type(error).__name__}: {error}"
+            fault = f"calibration failed with {type(error).__name__}; see the log"
             _logger.exception("calibration failed")
         if calibration is not None:
             facts = {

@@ -24,7 +24,7 @@ from edge_runtime.drivers.outbox import Outbox
 from edge_runtime.drivers.sessions import next_session
 from edge_runtime.drivers.status_teller import StatusTeller, status_publication
 from edge_runtime.drivers.worker_desk import WorkerDesk
-from edge_runtime.personal_desk import ForgetPersonal, PersonalDesk
+from edge_runtime.personal_desk import ForgetPersonal, PersonalDesk, have_forgotten
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.state import (
     AdapterFetched,
@@ -148,7 +148,7 @@ class DeviceDaemon:
             settings,
             status=self._describe,
             training=lambda: self._training.view,
-            forget_personal=lambda: self._inbox.put(ForgetPersonal()),
+            forget_personal=lambda: have_forgotten(self._inbox.put),
         )
         self._link = MqttLink(
             settings.broker,
@@ -238,7 +238,7 @@ class DeviceDaemon:
             case PersonalOver():
                 self._personal.hear(item)
             case ForgetPersonal():
-                self._personal.forget(self._state.served)
+                self._personal.obey(item, self._state.served)
             case Prepared():
                 self._releases.hear_prepared(item)
             case _:
@@ -486,10 +486,11 @@ class DeviceDaemon:
         self._identity.stop()
         self._api.stop()
         self._training.stop()
-        self._calibration.stop()
+        is_model_free = self._calibration.stop()
         self._releases.stop(is_on_purpose=self._is_stopping and self.exit_code == 0)
         self._link.publish_and_wait(self._offline(), timeout_s=2)
         self._link.stop()
         self._assistant.close()
-        self._model.close()
+        if is_model_free:
+            self._model.close()
         _logger.info("device is down", extra={"device": self._device})

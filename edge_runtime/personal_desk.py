@@ -5,7 +5,10 @@ The adapter goes into the assistant and onto this board's disk, and nowhere else
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final
 
 from converters.adapter_to_gguf import convert_adapter
 from edge_runtime.adapter_desk import AdapterSwitch
@@ -19,16 +22,38 @@ from edge_runtime.training_job import TrainingResult
 from fedpt.adapters import Adapter, adapter_from_bytes
 from fedpt.blobs import BlobStore
 from fedpt.drivers.llama import LlamaModel
-from fedpt.errors import AdapterError, FedptError
+from fedpt.errors import AdapterError, BusyError, FedptError, StorageError
 from fedpt.gguf_file import weights_sha256
 from fedpt.wire.messages import PersonalStatus
 
 _logger = logging.getLogger(__name__)
 
+_PATIENCE_S: Final = 30.0
+"""Longer than switching adapters waits for an answer to end."""
+
 
 @dataclass(frozen=True, slots=True)
 class ForgetPersonal:
-    """Somebody wants the personal adapter gone."""
+    """Somebody wants the personal adapter gone, and waits for it."""
+
+    done: Future[None] = field(default_factory=Future)
+
+
+def have_forgotten(put: Callable[[ForgetPersonal], None]) -> None:
+    """Have the daemon's thread do it, and wait until it has.
+
+    Args:
+        put: Into the daemon's inbox.
+
+    Raises:
+        BusyError: The daemon has other things to do; it is done soon.
+        StorageError: See `PersonalDesk.forget`.
+    """
+    put(order := ForgetPersonal())
+    try:
+        order.done.result(_PATIENCE_S)
+    except TimeoutError:
+        raise BusyError("the device is busy; the personal adapter is deleted soon") from None
 
 
 class PersonalDesk:
@@ -58,6 +83,8 @@ class PersonalDesk:
         self._training_for = ""
         """The federation's adapter that the present training starts from."""
         self._why_not = ""
+        self._not_switched = ""
+        """Why the assistant does not answer with what it should; tried again at each step."""
         self._use()
 
     def step(
@@ -89,13 +116,23 @@ class PersonalDesk:
         Raises:
             StorageError: What came of it cannot be kept; it is trained again.
         """
-        federation, self._training_for = self._training_for, ""
-        if not federation:
-            return  # it was forgotten meanwhile
+        federation = self._training_for
+        if not federation or over.name != _name(federation):
+            return  # it was forgotten meanwhile, or is another one's late end
+        self._training_for = ""
         if over.result is not None:
             self._settle(self._trained(federation, over.result, over.adapter))
         elif over.fault:
             self._settle(self._failed(federation, over.fault))
+
+    def obey(self, order: ForgetPersonal, served: str) -> None:
+        """Forget, and tell who waits for it how that went."""
+        try:
+            self.forget(served)
+        except FedptError as error:
+            order.done.set_exception(error)
+        else:
+            order.done.set_result(None)
 
     def forget(self, served: str) -> None:
         """Delete the personal adapter; the next is trained from another adapter than `served`.
@@ -106,8 +143,12 @@ class PersonalDesk:
         self._training.stop_personal()
         before = self._record.federation if self._record is not None else ""
         self._training_for = ""
-        self._shelf.clear()
-        self._settle(self._failed(served or before, FORGOTTEN))
+        try:
+            self._settle(self._failed(served or before, FORGOTTEN))
+        except StorageError:
+            self._shelf.clear()
+            self._use()
+            raise
 
     @property
     def status(self) -> PersonalStatus | None:
@@ -124,13 +165,16 @@ class PersonalDesk:
             nll_before=record.nll_before if record is not None else None,
             nll_after=record.nll_after if record is not None else None,
             training_done=view.done if is_training else 0.0,
-            why_not=view.why_not if view.is_paused and is_training else self._why_not or fault,
+            why_not=view.why_not
+            if view.is_paused and is_training
+            else self._not_switched or self._why_not or fault,
         )
 
     def _use(self) -> None:
         """Let the assistant answer with it, or not; where an answer runs, the next time."""
         wanted = personal_adapter(self._record, self._base) if self._settings.enabled else ""
         if wanted == self._in_use:
+            self._not_switched = ""
             return
         try:
             path = self._shelf.gguf(wanted)
@@ -140,17 +184,28 @@ class PersonalDesk:
                 self._switch.use_personal(wanted, path) if wanted else self._switch.use_federation()
             )
         except FedptError as error:
-            assert self._record is not None  # nothing else is wanted
-            self._settle(self._failed(self._record.federation, str(error)))
+            self._cannot_use(wanted, error)
             return
         if switched:
-            self._in_use = wanted
+            self._in_use, self._not_switched = wanted, ""
+
+    def _cannot_use(self, wanted: str, error: FedptError) -> None:
+        """A personal adapter that is damaged is given up; anything else may pass."""
+        if str(error) != self._not_switched:
+            _logger.warning("the assistant keeps its adapter: %s", error)
+        self._not_switched = str(error)
+        if wanted and self._record is not None and isinstance(error, AdapterError):
+            try:
+                self._settle(self._failed(self._record.federation, str(error)))
+            except StorageError as full:
+                _logger.warning("the personal adapter is given up, but not deleted: %s", full)
 
     def _begin(self, federation: str, store: BlobStore) -> None:
         try:
             start = self._shelf.put_start(self._start(adapter_from_bytes(store.get(federation))))
-            name = f"personal {federation}"
-            self._training.start_personal(TRAINING_FOLDER, start, self._settings.plan, name)
+            self._training.start_personal(
+                TRAINING_FOLDER, start, self._settings.plan, _name(federation)
+            )
         except FedptError as error:
             self._settle(self._failed(federation, str(error)))
             return
@@ -197,6 +252,11 @@ class PersonalDesk:
         if not self._has_data:
             return "this device has no data store"
         return _too_few(example_count) if example_count < LEAST_EXAMPLES else ""
+
+
+def _name(federation: str) -> str:
+    """Of the training that starts from this adapter of the federation."""
+    return f"personal {federation}"
 
 
 def _too_few(count: int) -> str:

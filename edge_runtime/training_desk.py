@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from edge_runtime import training_conditions, training_pauses
 from edge_runtime.board_sensors import BoardSensors
 from edge_runtime.drivers.outbox import Outbox
-from edge_runtime.drivers.trainer import OnEnd, Trainer, TrainingTask
+from edge_runtime.drivers.trainer import Trainer, TrainingTask
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.training_conditions import Readings
 from edge_runtime.training_job import TrainingResult, TrainingStep
@@ -48,11 +49,24 @@ class TrainingOver:
 class PersonalOver:
     """A training of the personal adapter has ended."""
 
+    name: str
+    """As it was started."""
     result: TrainingResult | None
     adapter: bytes
     """Its blob."""
     fault: str
     """As in `TrainingOver`."""
+
+
+_Over = Callable[[TrainingResult | None, bytes, str], TrainingOver | PersonalOver]
+
+
+@dataclass(slots=True)
+class _Training:
+    """The present one, or the last."""
+
+    is_personal: bool = False
+    gave_way: bool = False
 
 
 class TrainingDesk:
@@ -85,8 +99,7 @@ class TrainingDesk:
         self._readings = Readings()
         self._looked_at = float("-inf")
         self._step: TrainingStep | None = None
-        self._gave_way = False
-        self._is_personal = False
+        self._present = _Training()
 
     def start(self, announcement: RoundAnnouncement, store: BlobStore) -> bool:
         """Train from the announced adapter, or go on with it; False: not now, ask again.
@@ -101,9 +114,8 @@ class TrainingDesk:
         seed = self._seed(sha256)
         self._begin(
             TrainingTask("training", store.path(sha256), announcement.training, seed),
-            lambda result, update, fault: self._on_over(
-                TrainingOver(announcement, result, update, self._real(fault))
-            ),
+            partial(TrainingOver, announcement),
+            _Training(),
         )
         _logger.info("training started", extra={"round": announcement.round})
         return True
@@ -127,17 +139,15 @@ class TrainingDesk:
         """
         self._begin(
             TrainingTask(folder, adapter, plan, self._seed(name)),
-            lambda result, update, fault: self._on_over(
-                PersonalOver(result, update, self._real(fault))
-            ),
+            partial(PersonalOver, name),
+            _Training(is_personal=True),
         )
-        self._is_personal = True
         _logger.info("training of the personal adapter started")
 
     def stop_personal(self) -> None:
         """End the personal adapter's training, if one runs; its checkpoint stays."""
-        if self._is_personal and self._trainer.pid is not None:
-            self._gave_way = True
+        if self._present.is_personal and self._trainer.pid is not None:
+            self._present.gave_way = True
             self._trainer.stop()
 
     def hear(self, step: TrainingStep) -> None:
@@ -155,7 +165,7 @@ class TrainingDesk:
                 self._trainer.pause()
         if order == "end" and self._trainer.pid is not None:
             _logger.info("training ends for now: %s", self.view.why_not)
-            self._gave_way = True
+            self._present.gave_way = True
             self._trainer.stop()
 
     @contextmanager
@@ -196,6 +206,7 @@ class TrainingDesk:
             bytes_down=bytes_down,
         )
         outbox.put(offer)
+        self._trainer.settle()
         facts = {
             "round": offer.round,
             "loss": round(result.loss, 4),
@@ -216,7 +227,7 @@ class TrainingDesk:
             pid = self._trainer.pid
             return TrainingView(
                 pid=pid,
-                is_personal=self._is_personal,
+                is_personal=self._present.is_personal,
                 is_paused=pid is not None and self._trainer.is_paused,
                 step=self._step if pid is not None else None,
                 why_not=training_pauses.why_not(self._around, self._rules, time.monotonic()),
@@ -246,14 +257,15 @@ class TrainingDesk:
         self._look()
         return training_pauses.may_start(self._around, self._rules, time.monotonic())
 
-    def _begin(self, task: TrainingTask, on_end: OnEnd) -> None:
-        self._step, self._gave_way, self._is_personal = None, False, False
+    def _begin(self, task: TrainingTask, over: _Over, training: _Training) -> None:
+        self._step, self._present = None, training
+
+        def on_end(result: TrainingResult | None, update: bytes, fault: str) -> None:
+            """On a thread of the process, perhaps after another training has begun."""
+            self._on_over(over(result, update, "" if training.gave_way else fault))
+
         self._trainer.start(task, on_step=self._on_step, on_end=on_end)
 
     def _seed(self, what: str) -> int:
         """The same after a restart."""
         return zlib.crc32(f"{what} {self._device}".encode())
-
-    def _real(self, fault: str) -> str:
-        """On a thread of the process."""
-        return "" if self._gave_way else fault

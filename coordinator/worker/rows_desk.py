@@ -1,7 +1,7 @@
 """Requests for rows of logits, from a device's message to the reply."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +13,7 @@ from coordinator.worker.sessions import Session, Sessions
 from coordinator.worker.told_rows import told_to_bytes
 from fedpt.errors import FedptError
 from fedpt.ids import DeviceId
+from fedpt.proxy_tuning import TokenIds
 from fedpt.wire.messages import LogitReply, LogitRequest
 from fedpt.wire.token_format import id_sets_from_bytes, tokens_from_bytes
 
@@ -25,6 +26,15 @@ class RowSource:
     vocabulary_size: int
     is_approximate: bool = False
     """Whether rows may be off by more than they say."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request that waits for its rows."""
+
+    request: LogitRequest
+    candidates: Sequence[TokenIds]
+    arrived: float
 
 
 class RowsDesk:
@@ -67,19 +77,18 @@ class RowsDesk:
             self._admission.leave(device, unused=request.rows)
             raise
         session.users += 1
-        on_done = partial(self._tell, session, request, arrived)
+        on_done = partial(self._tell, session, _Asked(request, candidates, arrived))
         new = session.tokens[kept:]
         self._batcher.submit(Job(LARGE, device, session.slot, kept, new, request.rows, on_done))
 
-    def _tell(
-        self, session: Session, request: LogitRequest, arrived: float, told: Told | FedptError
-    ) -> None:
+    def _tell(self, session: Session, asked: _Asked, told: Told | FedptError) -> None:
+        request = asked.request
         session.users -= 1
         self._admission.leave(session.device)
         try:
             if isinstance(told, FedptError):
                 raise told
-            rows = told_to_bytes(told, request, vocabulary_size=self._vocabulary_size)
+            rows = told_to_bytes(told, request, asked.candidates)
         except FedptError as error:
             self._sessions.lose(session)
             self._replies.refuse(session.device, request, error)
@@ -88,7 +97,7 @@ class RowsDesk:
             request=request.request,
             session=request.session,
             worker=self._replies.worker,
-            busy_us=int((self._clock() - arrived) * 1e6),
+            busy_us=int((self._clock() - asked.arrived) * 1e6),
             rows=rows,
             is_approximate=self._is_approximate,
         )

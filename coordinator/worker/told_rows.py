@@ -8,26 +8,28 @@ import numpy as np
 from coordinator.worker.batching import Told
 from fedpt.decoding.large_row import LargeRow
 from fedpt.errors import LargeModelError
+from fedpt.proxy_tuning import TokenIds
 from fedpt.wire.logit_format import rows_to_bytes, told_rows_to_bytes
 from fedpt.wire.messages import LogitRequest
-from fedpt.wire.token_format import id_sets_from_bytes
 
 FEW_TOLD: Final = 64
 """A request for so few logits a row is a first one: where a server tells fewer still, they have to
 do. A request for more follows a doubt, which nothing but more can lift."""
 
 
-def told_to_bytes(told: Told, request: LogitRequest, *, vocabulary_size: int) -> bytes:
+def told_to_bytes(told: Told, request: LogitRequest, candidates: Sequence[TokenIds]) -> bytes:
     """The rows that a request wants, for the wire.
 
     A black box cannot be asked for the candidates; as many more of the largest make up for them.
 
+    Args:
+        told: What came of it.
+        request: What was wanted.
+        candidates: The request's, of each row.
+
     Raises:
         LargeModelError: The model gave values that are not finite: nothing of it is sent.
     """
-    candidates = id_sets_from_bytes(
-        request.candidates, request.rows, vocabulary_size=vocabulary_size
-    )
     if not isinstance(told, np.ndarray):
         return _few_to_bytes(told, request, request.largest + len(candidates[0]))
     if not np.isfinite(told).all():

@@ -80,8 +80,11 @@ class NativeRoutes:
         return Response(msgspec.json.encode(learnt), media_type="application/json")
 
     async def _forget_personal(self, _: Request) -> Response:
-        self.forget_personal()
-        return Response(status_code=202)
+        try:
+            await run_in_threadpool(self.forget_personal)
+        except FedptError as error:
+            return JSONResponse({"error": str(error), "code": error.code}, status_code=400)
+        return Response(status_code=204)
 
     async def _get_status(self, _: Request) -> Response:
         return JSONResponse(self.status())

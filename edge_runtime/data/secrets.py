@@ -191,7 +191,8 @@ _KINDS: Final = (
         "IBAN",
         # looks ahead first: few places of a text are worth trying all countries
         re.compile(
-            f"(?<![A-Z0-9])(?=[A-Z]{{2}}[0-9]{{2}})(?P<secret>{_IBANS})(?![A-Z0-9])", re.IGNORECASE
+            f"(?<![A-Z0-9])(?=[A-Z]{{2}}[0-9]{{2}})(?P<secret>{_IBANS})(?![A-Z0-9])",
+            re.IGNORECASE | re.ASCII,  # else a Turkish İ counts as an I
         ),
         is_iban,
     ),

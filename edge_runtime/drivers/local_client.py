@@ -72,7 +72,7 @@ def daemon_status(socket: Path, *, timeout_s: float = _PATIENCE_S) -> dict[str, 
 
 
 def forget_personal(socket: Path) -> None:
-    """Have a running device daemon delete its personal adapter; it does so within a second.
+    """Have a running device daemon delete its personal adapter; it is gone then.
 
     Raises:
         DeviceDownError: No daemon listens there.

@@ -13,7 +13,7 @@ import msgspec
 
 from edge_runtime.personal import PersonalRecord
 from fedpt.adapters import Adapter, adapter_from_bytes, adapter_to_bytes
-from fedpt.errors import AdapterError
+from fedpt.errors import AdapterError, StorageError
 from fedpt.files import sha256_bytes, write_bytes
 from fedpt.ids import Sha256
 
@@ -25,6 +25,8 @@ TRAINING_FOLDER: Final = f"{PERSONAL_FOLDER}/training"
 FORGOTTEN: Final = "forgotten; trained again from the federation's next adapter"
 _RECORD_NAME: Final = "record.json"
 _START_NAME: Final = "start.blob"
+_MODE: Final = 0o600
+"""It has learnt what nobody else shall read."""
 
 
 class PersonalShelf:
@@ -53,7 +55,7 @@ class PersonalShelf:
             StorageError: It could not be written.
         """
         adapter = sha256_bytes(blob)
-        write_bytes(self._blob(adapter), blob)
+        write_bytes(self._blob(adapter), blob, mode=_MODE)
         return adapter
 
     def settle(self, record: PersonalRecord) -> None:
@@ -62,7 +64,7 @@ class PersonalShelf:
         Raises:
             StorageError: It could not be written.
         """
-        write_bytes(self._folder / _RECORD_NAME, msgspec.json.encode(record))
+        write_bytes(self._folder / _RECORD_NAME, msgspec.json.encode(record), mode=_MODE)
         kept = (self._blob(record.adapter), self.gguf(record.adapter))
         for path in (*self._folder.glob("*.blob"), *self._folder.glob("*.gguf")):
             if path not in kept:
@@ -91,7 +93,7 @@ class PersonalShelf:
             StorageError: It could not be written.
         """
         path = self._folder / _START_NAME
-        write_bytes(path, adapter_to_bytes(adapter))
+        write_bytes(path, adapter_to_bytes(adapter), mode=_MODE)
         return path
 
     def forget(self) -> None:
@@ -101,10 +103,15 @@ class PersonalShelf:
             StorageError: That could not be noted; it is deleted all the same.
         """
         record = self.record()
-        self.clear()
-        if record is not None:
-            note = PersonalRecord(base=record.base, federation=record.federation, fault=FORGOTTEN)
-            self.settle(note)
+        if record is None:
+            self.clear()
+            return
+        note = PersonalRecord(base=record.base, federation=record.federation, fault=FORGOTTEN)
+        try:
+            self.settle(note)  # the note first: killed after it, nothing is trained again
+        except StorageError:
+            self.clear()
+            raise
 
     def clear(self) -> None:
         """Delete all of it."""

@@ -84,7 +84,8 @@ class Trainer:
     @property
     def pid(self) -> int | None:
         """The process that trains; None if none does."""
-        return self._child.pid if self._child is not None and self._child.is_running else None
+        child = self._child  # `stop` is on another thread
+        return child.pid if child is not None and child.is_running else None
 
     @property
     def is_paused(self) -> bool:
@@ -139,7 +140,8 @@ class Trainer:
 
     def pause(self) -> None:
         """Halt it at once, if it runs; in its first moments it cannot be: ask again."""
-        if self._child is not None and not self.is_paused and self._child.pause():
+        child = self._child  # `stop` is on another thread
+        if child is not None and not self.is_paused and child.pause():
             self._paused_at = time.monotonic()
 
     def go_on(self) -> None:
@@ -150,6 +152,10 @@ class Trainer:
         if self._child is not None:
             write_paused(self._folder, self._paused_s)
             self._child.go_on()
+
+    def settle(self) -> None:
+        """What came of the last training is kept: it need not be done again."""
+        (self._folder / CHECKPOINT_NAME).unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End the training, if one runs."""

@@ -6,6 +6,7 @@ expected failure as one line to standard error with exit code 1. May be paused a
 
 import contextlib
 import sys
+import traceback
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,10 @@ from fedpt.low_rank import with_rank
 
 
 def main(folder: Path) -> None:
-    """Train, then leave the update and the result, and no checkpoint.
+    """Train, then leave the update and the result.
+
+    And the checkpoint: until the daemon has kept what came of it, that is where the same comes from
+    again, in a moment.
 
     Raises:
         FedptError: Anything expected; the caller prints it.
@@ -57,10 +61,9 @@ def main(folder: Path) -> None:
     )
     with told_when_out_of_memory():
         tuned = fine_tune(request, on_step=_report)
-    write_bytes(folder / UPDATE_NAME, adapter_to_bytes(tuned.adapter))
+    write_bytes(folder / UPDATE_NAME, adapter_to_bytes(tuned.adapter), mode=0o600)
     paused = read_paused(folder)
     write_result(folder, msgspec.structs.replace(tuned.result, paused_seconds=paused))
-    checkpoint.unlink(missing_ok=True)
 
 
 def _start(job: TrainingJob) -> Adapter:
@@ -87,3 +90,6 @@ if __name__ == "__main__":
         main(Path(sys.argv[1]))
     except FedptError as failure:
         sys.exit(str(failure))
+    except Exception as failure:  # noqa: BLE001  # the last line, which goes far, holds no data
+        traceback.print_exc()
+        sys.exit(f"the training process failed with {type(failure).__name__}; see the log")

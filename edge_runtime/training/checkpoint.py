@@ -78,7 +78,7 @@ class Checkpoints:
             for kind, moment in zip(_MOMENTS, moments, strict=True):
                 tensors[f"{name}.{kind}"] = moment
         metadata = {_KEY: msgspec.json.encode([self.fingerprint, position]).decode()}
-        with written_aside(self.path) as aside:
+        with written_aside(self.path, mode=0o600) as aside:
             try:
                 save_file(tensors, aside, metadata)
             except SafetensorError as error:

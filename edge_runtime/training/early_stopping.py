@@ -3,7 +3,6 @@
 Pure. All that it knows is the nll on the held-out examples: before training, then after each epoch.
 """
 
-import math
 from collections.abc import Sequence
 
 
@@ -13,11 +12,7 @@ def best_epoch(held_out: Sequence[float]) -> int:
     Args:
         held_out: At least one epoch's.
     """
-
-    def nll(epoch: int) -> float:
-        return math.inf if math.isnan(held_out[epoch]) else held_out[epoch]
-
-    return min(range(1, len(held_out)), key=nll)
+    return min(range(1, len(held_out)), key=lambda epoch: held_out[epoch])
 
 
 def is_best(held_out: Sequence[float]) -> bool:

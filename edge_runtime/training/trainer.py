@@ -5,6 +5,7 @@ adapter fits what will be served, rounding of the weights included. How it is co
 matter, and gives the same losses; what becomes of the result is `acceptance`'s.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -214,6 +215,11 @@ class _Run:
     def _measure(self) -> None:
         if self._task.examples.held_out:
             value = nll(self._network, self._task.examples.held_out)
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the nll on held-out examples is {value} after step {self._position.step};"
+                    f" lower the learning rate ({self._task.plan.learning_rate})"
+                )
             held_out = (*self._position.held_out, value)
             self._position = msgspec.structs.replace(self._position, held_out=held_out)
 

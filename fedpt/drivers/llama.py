@@ -19,7 +19,7 @@ import numpy as np
 from fedpt.adapter_file import require_adapter_fits
 from fedpt.drivers.llama_runs import Piece, Run, pieces_of
 from fedpt.drivers.thread_choice import ThreadChoice
-from fedpt.errors import ArtifactError, FedptError, ModelFileError, UsageError
+from fedpt.errors import AdapterError, FedptError, ModelFileError, UsageError
 from fedpt.gguf_file import GgufFile, read_gguf
 from fedpt.proxy_tuning import Logits
 from fedpt.shared_cores import let_others_run
@@ -94,7 +94,9 @@ class LlamaModel:
         ids = (ll.llama_token * room)()
         count = ll.llama_tokenize(self._vocab, data, len(data), ids, room, False, special)
         if count < 0:
-            raise ModelFileError(f"{self.file.path}: its tokenizer failed on {text[:40]!r}")
+            raise ModelFileError(
+                f"{self.file.path}: its tokenizer failed on a text of {len(data)} bytes"
+            )
         return list(ids[:count])
 
     def piece(self, token: int) -> bytes:
@@ -277,7 +279,7 @@ class LlamaContext:
         self._lora = ll.llama_adapter_lora_init(self.model.handle, str(path).encode())
         if not self._lora:
             self.close()
-            raise ArtifactError(f"llama.cpp cannot load the adapter {path}")
+            raise AdapterError(f"llama.cpp cannot load the adapter {path}")
         adapters = (ll.llama_adapter_lora_p_ctypes * 1)(self._lora)
         scales = (ctypes.c_float * 1)(1.0)
         ll.llama_set_adapters_lora(self._context, adapters, 1, scales)

@@ -87,11 +87,11 @@ def read_varints(content: bytes, count: int | None) -> tuple[Numbers, int]:
     starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
     if len(ends) and (ends - starts >= _VARINT_BYTES).any():
         raise MalformedMessageError("a token id that is too large")
-    of_number = np.repeat(np.arange(len(ends)), ends - starts + 1)
-    shift = (np.arange(used) - starts[of_number]) * _VARINT_BITS
-    numbers = np.zeros(len(ends), np.int64)
-    np.add.at(numbers, of_number, (raw[:used].astype(np.int64) & 0x7F) << shift)
-    return numbers, used
+    if not used:
+        return np.zeros(0, np.int64), 0
+    shift = (np.arange(used) - np.repeat(starts, ends - starts + 1)) * _VARINT_BITS
+    parts = (raw[:used].astype(np.int64) & 0x7F) << shift
+    return np.add.reduceat(parts, starts), used
 
 
 def _varints(numbers: Numbers) -> bytes:

@@ -1,6 +1,7 @@
 """A board's personal adapter with a real training process, model and assistant."""
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from edge_runtime.board_sensors import BoardSensors
 from edge_runtime.data.store import DataStore
 from edge_runtime.drivers.personal_shelf import FORGOTTEN, PersonalShelf
 from edge_runtime.personal import PersonalRecord
-from edge_runtime.personal_desk import PersonalDesk
+from edge_runtime.personal_desk import ForgetPersonal, PersonalDesk, have_forgotten
 from edge_runtime.settings import AssistantSettings, DeviceSettings, PersonalSettings
 from edge_runtime.state import DeviceState
 from edge_runtime.training_desk import PersonalOver, TrainingDesk, TrainingOver
@@ -23,6 +24,7 @@ from edge_runtime.training_job import TrainingStep
 from fedpt.adapters import Adapter, adapter_to_bytes
 from fedpt.blobs import BlobStore
 from fedpt.drivers.llama import LlamaModel
+from fedpt.errors import ModelFileError
 from fedpt.examples import Example
 from fedpt.ids import DeviceId
 from fedpt.wire.messages import BlobRef, PersonalStatus
@@ -246,6 +248,63 @@ def test_a_forgotten_one_is_gone_and_not_trained_again_from_the_same_adapter(mak
     assert not board.training.view.is_running
     assert board.status.why_not == FORGOTTEN
     assert list((board.folder / "state" / "personal").glob("*.blob")) == []
+
+
+def test_what_may_pass_is_no_reason_to_give_it_up(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = trained(make).record.adapter
+
+    def short_of_memory(*_: object, **__: object) -> bool:
+        raise ModelFileError("no memory for 64 tokens of context")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Assistant, "switch", short_of_memory)
+        again = make()
+        again.examples = 80
+        again.turn()
+        assert (again.status.in_use, again.record.adapter) == (False, own)
+        assert "no memory" in again.status.why_not
+    again.turn()
+    assert (again.status.in_use, again.status.why_not) == (True, "")
+    assert again.assistant.adapter == own
+
+
+def test_going_back_to_the_federations_is_tried_until_it_works(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = trained(make)
+    board.serve(board.served)
+
+    def short_of_memory(*_: object, **__: object) -> bool:
+        raise ModelFileError("no memory for 64 tokens of context")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Assistant, "switch", short_of_memory)
+        board.desk.forget(board.served.sha256)
+        board.turn()
+        assert board.record.fault == FORGOTTEN
+    board.turn()
+    assert board.assistant.adapter == board.served.sha256
+
+
+def test_a_late_end_of_another_training_changes_nothing(make: Make) -> None:
+    board = trained(make)
+    before = board.record
+    board.desk.hear(PersonalOver("personal another", None, b"", "ended by signal 9"))
+    assert board.record == before
+    assert board.status.in_use
+
+
+def test_who_wants_it_forgotten_hears_when_it_is(make: Make) -> None:
+    board = trained(make)
+    orders: queue.SimpleQueue[ForgetPersonal] = queue.SimpleQueue()
+    waiter = threading.Thread(target=have_forgotten, args=(orders.put,))
+    waiter.start()
+    board.desk.obey(orders.get(timeout=PATIENCE_S), board.served.sha256)
+    waiter.join(PATIENCE_S)
+    assert not waiter.is_alive()
+    assert board.record.fault == FORGOTTEN
 
 
 def test_switched_off_it_does_not_answer_and_is_kept(make: Make) -> None:

@@ -190,6 +190,8 @@ def test_a_long_pause_ends_the_process_which_goes_on_from_its_checkpoint(board: 
 def test_an_update_is_the_same_however_often_its_training_was_paused(board: Board) -> None:
     board.train(SHORT)
     board.until(lambda: len(board.overs) > 0, "it ends undisturbed")
+    outbox = Outbox(board.folder / "outbox")
+    board.desk.keep_update(board.overs[0], board.store, outbox, bytes_down=0)
     board.train(SHORT)
     for _ in range(4):
         with board.desk.undisturbed():

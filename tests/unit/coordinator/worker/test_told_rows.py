@@ -43,7 +43,7 @@ def received(row: LargeRow, *, largest: int = 8, precision: Precision = "f16") -
         precision=precision,
         candidates=id_sets_to_bytes(CANDIDATES),
     )
-    content = told_to_bytes([row], request, vocabulary_size=SIZE)
+    content = told_to_bytes([row], request, CANDIDATES)
     return rows_from_bytes(content, candidates=CANDIDATES, vocabulary_size=SIZE)[0]
 
 
@@ -71,7 +71,7 @@ def test_another_number_of_rows_than_was_wanted_is_refused(rng_row: Logits) -> N
         request=1, session=b"12345678", position=0, tokens=b"", rows=2, largest=4
     )
     with pytest.raises(LargeModelError, match="told 1 rows, not 2"):
-        told_to_bytes([told(rng_row, 5)], request, vocabulary_size=SIZE)
+        told_to_bytes([told(rng_row, 5)], request, CANDIDATES)
 
 
 @pytest.fixture

@@ -144,3 +144,8 @@ def test_any_text_can_be_looked_at(text: str) -> None:
 )  # fmt: skip
 def test_long_texts_are_looked_at_in_time_that_grows_with_them(text: str) -> None:
     assert len(find_secrets(text)) <= 1  # in time that grows with its square it would be minutes
+
+
+def test_letters_of_other_alphabets_are_no_account_number() -> None:
+    """A dotted capital I is one of our letters where case is ignored, and no digit of any base."""
+    assert secret_kinds(["TR06 \u0130" + "a" * 21 + ".", "GB82 \u212a" + "a" * 17]) == ()

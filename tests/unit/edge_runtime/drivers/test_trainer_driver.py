@@ -121,6 +121,24 @@ def test_a_training_goes_on_where_its_process_was_killed(
     trainer.stop()
 
 
+def test_what_the_daemon_had_not_kept_when_it_ended_comes_again_in_a_moment(
+    tiny: TinyFederation, tmp_path: Path
+) -> None:
+    updates = []
+    for _ in range(2):  # the second as after a restart of the daemon
+        daemon, trainer = Daemon(), Trainer(settings(tiny, tmp_path))
+        daemon.start(trainer, tiny.adapter_blob, PLAN)
+        _, update, fault = daemon.ends.get(timeout=PATIENCE_S)
+        assert fault == ""
+        updates.append(update)
+    assert daemon.steps.empty()  # the training itself was not done again
+    assert updates[0] == updates[1]
+    trainer.settle()
+    daemon.start(trainer, tiny.adapter_blob, PLAN)
+    assert daemon.ends.get(timeout=PATIENCE_S)[1] == updates[0]
+    assert not daemon.steps.empty()
+
+
 def test_examples_added_meanwhile_wait_and_the_interrupted_training_goes_on(
     tiny: TinyFederation, tmp_path: Path
 ) -> None:

@@ -189,3 +189,14 @@ def test_the_best_factors_survive_an_interruption(
     rest = train(network, whole_task, on_step=lambda _: None, checkpoints=checkpoints)
     for name, tensor in whole.tensors.items():
         np.testing.assert_array_equal(tensor, rest.tensors[name])
+
+
+@pytest.mark.parametrize("nll", [float("nan"), float("inf")])
+def test_an_nll_that_is_not_finite_ends_the_training(
+    open_tiny: Open, task: Task, tmp_path: Path, nll: float
+) -> None:
+    task, network = _judged(open_tiny(task.how), task, [3.0, nll])
+    checkpoints = Checkpoints(tmp_path / "c", "f", every_steps=1)
+    with pytest.raises(TrainingError, match=r"the nll on held-out examples is (nan|inf) after"):
+        train(network, task, on_step=lambda _: None, checkpoints=checkpoints)
+    assert checkpoints.position() is not None
