@@ -22,6 +22,8 @@ _SLACK: Final = 50 * MEGABYTE
 """Code that is loaded at the first step, buffers of the matrix library, two blocks of the head."""
 _HALF_SLACK: Final = 80 * MEGABYTE
 """oneDNN, which multiplies bfloat16, keeps compiled kernels and buffers for every length."""
+_HELD: Final = 45 * MEGABYTE
+"""What the C library keeps of freed layers in float32, however short the pass, unless thrifty."""
 _QUANTO_CODE: Final = 120 * MEGABYTE
 """What importing optimum.quanto takes, transformers and torch's compiler included."""
 _SAFETY: Final = 1.05
@@ -117,6 +119,7 @@ def estimate(sizes: Sizes, how: How) -> int:
     slack = _SLACK + (_HALF_SLACK if how.precision == "bfloat16" else 0)
     passing = activations + working
     if not how.thrifty:
+        slack += _HELD if how.precision == "float32" else 0
         passing = int(_FRAGMENTS[how.precision] * passing)
     return int(_SAFETY * (passing + base + _trained(sizes) + slack))
 

@@ -124,6 +124,10 @@ class Dice:
         return float(first), float(second), float(third)
 
 
+_CERTAINTY: Final[Weights] = np.ones(1)
+_CERTAINTY.flags.writeable = False
+
+
 def distribution(ids: TokenIds, logits: Logits, sampling: Sampling) -> Distribution:
     """The distribution over `ids` (ascending) that their penalised logits make.
 
@@ -131,7 +135,7 @@ def distribution(ids: TokenIds, logits: Logits, sampling: Sampling) -> Distribut
     """
     if sampling.is_greedy:
         best = int(logits.argmax())
-        return Distribution(ids[best : best + 1], np.ones(1))
+        return Distribution(ids[best : best + 1], _CERTAINTY)
     weights = weights_of(logits, sampling.temperature)
     kept = kept_places(weights, sampling)
     if kept is not None:

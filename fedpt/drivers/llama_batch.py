@@ -7,6 +7,7 @@ must set the environment before libllama is loaded.
 
 import ctypes
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import llama_cpp as ll
@@ -52,8 +53,13 @@ class LlamaBatch:
 
 def told_rows(context: Any, count: int, width: int) -> Logits:  # Any: a ctypes pointer
     """The rows of the last call, `(count, width)`; libllama's memory until the next one."""
-    address = ctypes.cast(ll.llama_get_logits(context), ctypes.c_void_p).value
-    memory = (ctypes.c_float * (count * width)).from_address(address or 0)
+    address = ctypes.addressof(ll.llama_get_logits(context).contents)
+    return _rows_at(address, count, width)
+
+
+@lru_cache(maxsize=64)  # libllama's rows lie where they lay before, and making this takes time
+def _rows_at(address: int, count: int, width: int) -> Logits:
+    memory = (ctypes.c_float * (count * width)).from_address(address)
     return np.ndarray((count, width), np.float32, memory)  # type: ignore[arg-type]  # it is a buffer
 
 
