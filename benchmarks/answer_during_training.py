@@ -20,22 +20,20 @@ from typing import Final
 
 import numpy as np
 
+from benchmarks.asked_assistant import ask
 from benchmarks.interleaving import by_turns, median_ratio
 from benchmarks.report import Report, Target
 from benchmarks.subject import Subject, arguments, subject_of
 from converters.tensor_names import linear_shapes
 from edge_runtime.assistant import Assistant
 from edge_runtime.data.store import DataStore
-from edge_runtime.question import AnswerSummary, Question
 from edge_runtime.settings import AssistantSettings, DeviceSettings, TrainingConditions
 from edge_runtime.training_desk import TrainingDesk, TrainingOver
 from edge_runtime.training_job import TrainingStep
-from fedpt.adapters import AdapterManifest, adapter_to_bytes, initial_adapter
+from fedpt.adapters import AdapterManifest, adapter_to_bytes, initial_adapter, module_kinds
 from fedpt.blobs import BlobStore
-from fedpt.chat import ChatMessage
 from fedpt.drivers.llama import LlamaModel
-from fedpt.examples import Example, read_examples
-from fedpt.gguf_file import weights_sha256
+from fedpt.examples import read_examples
 from fedpt.wire.messages import RoundAnnouncement, SteeringCoefficients, TrainingPlan
 
 _NONE, _HALTED, _BESIDE = "no training", "training, halted", "training, not halted"
@@ -126,11 +124,11 @@ class _Bench:
     def _ask_all(
         self, assistant: Assistant, *, before: Callable[[], None], paused_s: Callable[[], float]
     ) -> _Answered:
-        _ask(assistant, self._questions[0])  # the model's pages, and the caches
+        ask(assistant, self._questions[0])  # the model's pages, and the caches
         answers = []
         for question in self._questions:
             before()
-            answers.append(_ask(assistant, question))
+            answers.append(ask(assistant, question))
         decoded = [one for one in answers if one.tokens > 1]
         return _Answered(
             statistics.median(
@@ -217,10 +215,7 @@ def _round(model: LlamaModel, store: BlobStore) -> RoundAnnouncement:
     """One that trains a new adapter for longer than anybody measures."""
     shapes = linear_shapes(model.file)
     manifest = AdapterManifest(
-        base_weights=weights_sha256(model.file),
-        rank=8,
-        alpha=16.0,
-        target_modules=tuple(sorted({module.rpartition(".")[2] for module in shapes})),
+        base_weights=model.weights, rank=8, alpha=16.0, target_modules=module_kinds(shapes)
     )
     adapter = initial_adapter(shapes, manifest, np.random.default_rng(0))
     return RoundAnnouncement(
@@ -233,15 +228,6 @@ def _round(model: LlamaModel, store: BlobStore) -> RoundAnnouncement:
         deadline_unix_s=0.0,
         coefficients=SteeringCoefficients(),
     )
-
-
-def _ask(assistant: Assistant, example: Example) -> AnswerSummary:
-    scene = [ChatMessage(role="system", content=example.system)] if example.system else []
-    *_, summary = assistant.answer(
-        Question((*scene, ChatMessage(role="user", content=example.prompt)))
-    )
-    assert isinstance(summary, AnswerSummary)  # it comes last
-    return summary
 
 
 def _wait_for_work(desk: TrainingDesk) -> None:

@@ -13,15 +13,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.asked_assistant import ask
 from benchmarks.bare_llama import BareContext, BareModel
 from benchmarks.interleaving import by_turns, median_ratio
 from benchmarks.merging import write_merged
 from benchmarks.report import Report, Target
 from benchmarks.subject import Subject, arguments, encoded_prompts, subject_of
 from edge_runtime.assistant import Assistant
-from edge_runtime.question import AnswerSummary, Question
 from edge_runtime.settings import AssistantSettings
-from fedpt.chat import ChatMessage
 from fedpt.decoding.answer import Patience, Token, decode
 from fedpt.decoding.drafting import Rules
 from fedpt.drivers.llama import CachedText, LlamaContext, LlamaModel
@@ -122,10 +121,7 @@ def _assistant(model: LlamaModel, subject: Subject) -> Iterator[Assistant]:
 
 
 def _ask(assistant: Assistant, example: Example) -> Decoded:
-    scene = [ChatMessage(role="system", content=example.system)] if example.system else []
-    question = Question((*scene, ChatMessage(role="user", content=example.prompt)))
-    *_, summary = assistant.answer(question)
-    assert isinstance(summary, AnswerSummary)  # it comes last
+    summary = ask(assistant, example)
     steps = summary.tokens - (summary.ended == "length")  # else the ending token is one more
     return Decoded(steps, summary.seconds - summary.first_token_s, [])
 

@@ -7,7 +7,7 @@ import numpy as np
 from converters.adapter_factors import targets_of
 from converters.gguf_tensors import read_values
 from fedpt.adapter_file import require_adapter_fits
-from fedpt.adapters import Adapter, AdapterManifest, AdapterTensors
+from fedpt.adapters import Adapter, AdapterManifest, AdapterTensors, module_kinds
 from fedpt.errors import AdapterError
 from fedpt.gguf_file import GgufFile, read_gguf, weights_sha256
 
@@ -28,7 +28,7 @@ def read_adapter(path: Path, base: GgufFile) -> Adapter:
     require_adapter_fits(path, base)
     file = read_gguf(path)
     tensors: AdapterTensors = {}
-    kinds: set[str] = set()
+    modules: list[str] = []
     ranks: set[int] = set()
     known: set[str] = set()
     for target in targets_of(base).values():
@@ -37,7 +37,7 @@ def read_adapter(path: Path, base: GgufFile) -> Adapter:
             continue
         first, second = target.from_gguf(*(read_values(path, info) for info in infos if info))
         tensors |= dict(zip(target.names, (first, second), strict=True))
-        kinds.add(target.module.rpartition(".")[2])
+        modules.append(target.module)
         ranks.add(first.shape[0])
         known |= {info.name for info in infos if info}
     odd = sorted(file.tensors.keys() - known)
@@ -52,6 +52,6 @@ def read_adapter(path: Path, base: GgufFile) -> Adapter:
         base_weights=weights_sha256(base),
         rank=rank,
         alpha=alpha,
-        target_modules=tuple(sorted(kinds)),
+        target_modules=module_kinds(modules),
     )
     return Adapter(manifest, {name: np.asarray(one, np.float32) for name, one in tensors.items()})

@@ -75,7 +75,7 @@ def _update(adapter: Adapter, target: Target, change: Change) -> _Update:
     first, second = (adapter.tensors.get(name) for name in target.names)
     if first is None or second is None or not target.fits(first, second):
         raise AdapterError(f"{target.module}: the factors do not fit {target.shape} of the base")
-    scale = np.float32(adapter.manifest.alpha / adapter.manifest.rank)
+    scale = np.float32(adapter.manifest.scale)
     if target.is_embedding or change is Change.TRANSPOSED:
         return _Update(first.T * scale, second.T)
     return _Update(second * scale, first)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from coordinator.settings import MetricsSettings
 from coordinator.state import FederationState, Fleet, Phase, RoundRecord
 from fedpt.errors import SettingsError
+from fedpt.training_figures import TRAINING_FIGURES, Figure
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -103,14 +104,11 @@ def _progress(fleet: Fleet) -> "Iterator[Metric]":
     from prometheus_client.metrics_core import GaugeMetricFamily
 
     training = {name: one.progress for name, one in fleet.devices.items() if one.progress}
-    for name, field, text in (
-        ("steps_done", "steps_done", "Steps that are done."),
-        ("steps", "steps_total", "Steps of the whole training."),
-        ("tokens_per_second", "tokens_per_s", "Tokens a second, pauses left out."),
-        ("loss", "loss", "Of the last step, nats a token."),
-        ("held_out_nll", "held_out_nll", "The newest on held-out examples, nats a token."),
-        ("seconds_left", "seconds_left", "Until training is done, unless it is paused, s."),
-        ("paused_seconds", "paused_s", "How long training was paused, s."),
+    for field, name, text in (
+        Figure("steps_done", "steps_done", "Steps that are done."),
+        Figure("steps_total", "steps", "Steps of the whole training."),
+        *TRAINING_FIGURES,
+        Figure("paused_s", "paused_seconds", "How long training was paused, s."),
     ):
         family = GaugeMetricFamily(f"fedpt_device_training_{name}", text, labels=["device"])
         for device, progress in training.items():

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from fedpt.settings import BrokerSettings, Name, Settings
+from fedpt.wire.messages import Schedule
 
 ENVIRONMENT_PREFIX: Final = "FEDPT_COORDINATOR"
 
@@ -32,7 +33,7 @@ class TrainingSettings(Settings):
         2, ge=0, description="stop after so many epochs no better on held-out examples; 0: never"
     )
     learning_rate: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
+    schedule: Schedule = Field(
         "cosine", description="how the learning rate falls after the warm-up, to a tenth"
     )
     warmup_share: float = Field(

@@ -42,16 +42,15 @@ from fedpt.decoding.answer import Patience, Step, decode
 from fedpt.decoding.draft_and_verify import DraftAndVerify, Settings
 from fedpt.decoding.drafting import Rules
 from fedpt.decoding.pace import Pace
-from fedpt.drivers.llama import CachedText, LlamaContext, LlamaModel
+from fedpt.drivers.llama import LlamaContext, LlamaModel
 from fedpt.drivers.llama_grammar import GrammarConstraint
 from fedpt.errors import LongQuestionError, UsageError
-from fedpt.proxy_tuning import EXPERT_ALONE, PLAIN, Coefficients, Logits
+from fedpt.proxy_tuning import EXPERT_ALONE, PLAIN, Coefficients
 from fedpt.wire.codec import MAX_MESSAGE_BYTES
 
 _LARGEST_REPLY_BYTES: Final = MAX_MESSAGE_BYTES - 4096
 _SWITCH_WAIT_S: Final = 10.0
 """A running answer may take minutes; whoever switches has other things to do meanwhile."""
-
 
 _NO_HELP: Final = "calibration found that the large model does not help here"
 
@@ -181,7 +180,10 @@ class Assistant:
                 none.
         """
         with self._undisturbed():
-            yield from self._answer_undisturbed(question)
+            prompt = self.encode(question)
+            rules = self._rules(question, len(prompt))
+            with self._lock:
+                yield from self._answer(question, prompt, rules)
 
     def encode(self, question: Question) -> tuple[int, ...]:
         """The tokens after which the answer begins.
@@ -217,7 +219,7 @@ class Assistant:
                 return None
             expert = self._expert
             spare = expert.cache.spare
-            pair = _rows_of(spare.expert, text, rows), _rows_of(spare.antiexpert, text, rows)
+            pair = spare.expert.rows(text, rows), spare.antiexpert.rows(text, rows)
             return SmallRows(expert.adapter, *pair)
         finally:
             self._lock.release()
@@ -229,20 +231,17 @@ class Assistant:
             self._expert.context.close()
             self._antiexpert.close()
 
-    def _answer_undisturbed(self, question: Question) -> Iterator[Piece | Notice | AnswerSummary]:
-        prompt = self.encode(question)
+    def _rules(self, question: Question, prompt_tokens: int) -> Rules:
         constraint = (
             GrammarConstraint.of_gbnf(self._model, question.grammar) if question.grammar else None
         )
-        room = self._settings.context_tokens - len(prompt)
-        rules = Rules(
+        room = self._settings.context_tokens - prompt_tokens
+        return Rules(
             self._model.is_end,
             min(question.max_tokens or self._settings.answer_tokens, room),
             _with_seed(question).sampling,
             constraint,
         )
-        with self._lock:
-            yield from self._answer(question, prompt, rules)
 
     def _answer(
         self, question: Question, prompt: tuple[int, ...], rules: Rules
@@ -372,12 +371,6 @@ class Assistant:
     def _new_expert(self, adapter: str, path: Path | None, *, is_personal: bool) -> _Expert:
         context = self._new_context(path)
         return _Expert(adapter, is_personal, context, PromptCache(context, self._antiexpert))
-
-
-def _rows_of(text: CachedText, tokens: Sequence[int], rows: int) -> Logits:
-    """Rows `(rows, V)`; what the cache holds of the tokens is not read again."""
-    held = text.begin(tokens[: len(tokens) - rows])
-    return text.append(list(tokens[held:]), rows)
 
 
 def _with_seed(question: Question) -> Question:

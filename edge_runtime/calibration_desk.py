@@ -8,9 +8,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -28,12 +28,13 @@ from edge_runtime.calibration import (
 from edge_runtime.data.preparing import prepare
 from edge_runtime.data.training_set import read_training_set
 from edge_runtime.settings import DeviceSettings
+from fedpt.chat import EncodedExample
 from fedpt.decoding.ports import LargeModel
 from fedpt.drivers.llama import LlamaModel
 from fedpt.errors import FedptError, TooMuchError
 from fedpt.files import write_bytes
-from fedpt.gguf_file import weights_sha256
 from fedpt.proxy_tuning import Coefficients
+from fedpt.struct_file import read_struct
 from fedpt.wire.messages import CalibrationStatus, SteeringCoefficients
 
 _logger = logging.getLogger(__name__)
@@ -80,11 +81,12 @@ class CalibrationDesk:
         """
         self._settings = settings
         self._model = model
-        self._base = weights_sha256(model.file)
+        self._base = model.weights
+        self._vocabulary = model.vocabulary.sha256  # a hash of all tokens: not at every step
         self._assistant = assistant
         self._ask_large = ask_large
         self._path = settings.state_dir / "adapters" / FILE_NAME
-        self._found = _read(self._path)
+        self._found = read_struct(self._path, Calibration, lost="calibrated again")
         self._fault = ""
         self._key: CalibrationKey | None = None
         self._overs: queue.SimpleQueue[_Over] = queue.SimpleQueue()
@@ -104,7 +106,7 @@ class CalibrationDesk:
         key = CalibrationKey(
             adapter=self._assistant.adapter,
             base=self._base,
-            vocabulary=self._model.vocabulary.sha256,
+            vocabulary=self._vocabulary,
             large=large,
         )
         if key != self._key:
@@ -225,25 +227,28 @@ class CalibrationDesk:
             FedptError: The large model does not answer, there are too few examples, …
         """
         settings = self._settings.assistant
-        largest = max(_MOST_LOGITS, settings.largest_logits)
+        examples = self._examples()
+        measured_with = partial(self._measured_with, examples, key, announced, stopping=stopping)
         try:
-            return self._measured_with(largest, key, announced, stopping)
+            return measured_with(logits=max(_MOST_LOGITS, settings.largest_logits))
         except TooMuchError:  # a worker that gives as much as answers need, and no more
-            return self._measured_with(settings.largest_logits, key, announced, stopping)
+            return measured_with(logits=settings.largest_logits)
 
-    def _measured_with(
-        self,
-        logits: int,
-        key: CalibrationKey,
-        announced: Coefficients,
-        stopping: threading.Event,
-    ) -> Calibration | None:
+    def _examples(self) -> list[EncodedExample]:
         data = self._settings.data
         assert data is not None  # `why_not` has said so
         room = min(_LONGEST_EXAMPLE, self._settings.assistant.context_tokens)
-        examples = chosen_examples(
-            prepare(self._model, read_training_set(data), room=room).held_out
-        )
+        return chosen_examples(prepare(self._model, read_training_set(data), room=room).held_out)
+
+    def _measured_with(
+        self,
+        examples: Sequence[EncodedExample],
+        key: CalibrationKey,
+        announced: Coefficients,
+        *,
+        logits: int,
+        stopping: threading.Event,
+    ) -> Calibration | None:
         measured = Measured(announced)
         large = self._ask_large(logits)
         began = time.monotonic()
@@ -256,13 +261,3 @@ class CalibrationDesk:
                 return None
             began = time.monotonic()
         return measured.calibration(key, time.time())
-
-
-def _read(path: Path) -> Calibration | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Calibration)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        _logger.warning("cannot read %s, calibrated again: %s", path, error)
-        return None

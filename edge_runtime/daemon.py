@@ -55,7 +55,6 @@ from fedpt.drivers.llama import LlamaModel
 from fedpt.drivers.mqtt import MqttLink, Publication, Received
 from fedpt.drivers.service_manager import ServiceManager, Watchdog
 from fedpt.errors import BrokerError, FedptError, ReleaseError
-from fedpt.gguf_file import weights_sha256
 from fedpt.ids import DeviceId, FederationId
 from fedpt.proxy_tuning import Coefficients
 from fedpt.wire.codec import decode, encode
@@ -117,7 +116,7 @@ class DeviceDaemon:
         self._examples = ExampleCounter(settings.data)
         finish_interrupted_switch(settings)
         self._model = LlamaModel(settings.small)
-        self._weights = weights_sha256(self._model.file)
+        self._weights = self._model.weights
         drop_foreign_adapters(settings.state_dir / "adapters", self._model.file)
         self._releases = ReleaseDesk(
             settings, self._topics, base_weights=self._weights, on_prepared=self._inbox.put

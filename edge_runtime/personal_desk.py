@@ -23,7 +23,6 @@ from fedpt.adapters import Adapter, adapter_from_bytes
 from fedpt.blobs import BlobStore
 from fedpt.drivers.llama import LlamaModel
 from fedpt.errors import AdapterError, BusyError, FedptError, StorageError
-from fedpt.gguf_file import weights_sha256
 from fedpt.wire.messages import PersonalStatus
 
 _logger = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ class PersonalDesk:
         self._settings = settings.personal
         self._has_data = settings.data is not None
         self._model = model
-        self._base = weights_sha256(model.file)
+        self._base = model.weights
         self._training = training
         self._switch = switch
         self._shelf = PersonalShelf(settings.state_dir)

@@ -12,7 +12,6 @@ from edge_runtime.personal import personal_adapter
 from edge_runtime.settings import AssistantSettings, DeviceSettings
 from edge_runtime.steering import LargeAccess, Traffic
 from fedpt.drivers.llama import CachedText, LlamaContext, LlamaModel
-from fedpt.gguf_file import weights_sha256
 from fedpt.vocabulary import require_same_vocabulary
 
 
@@ -50,17 +49,14 @@ def open_device_assistant(stack: ExitStack, settings: DeviceSettings) -> Assista
     adapters = sorted((settings.state_dir / "adapters").glob("*.gguf"))
     newest = max(adapters, key=lambda path: path.stat().st_mtime) if adapters else None
     own = _personal_adapter(settings, model)
-    assistant = _assistant(stack, model, settings.assistant, None if own else newest)
-    if own is not None:
-        assistant.switch(own.stem, own, is_personal=True)
-    return assistant
+    return _assistant(stack, model, settings.assistant, own or newest, is_personal=own is not None)
 
 
 def _personal_adapter(settings: DeviceSettings, model: LlamaModel) -> Path | None:
     if not settings.personal.enabled:
         return None
     shelf = PersonalShelf(settings.state_dir)
-    path = shelf.gguf(personal_adapter(shelf.record(), weights_sha256(model.file)))
+    path = shelf.gguf(personal_adapter(shelf.record(), model.weights))
     return path if path.is_file() else None
 
 
@@ -70,10 +66,11 @@ def _assistant(
     settings: AssistantSettings,
     adapter: Path | None,
     *,
+    is_personal: bool = False,
     large: LargeAccess | None = None,
 ) -> Assistant:
     assistant = Assistant(model, settings, large=large)
     stack.callback(assistant.close)
     if adapter is not None:
-        assistant.switch(adapter.stem, adapter)
+        assistant.switch(adapter.stem, adapter, is_personal=is_personal)
     return assistant

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from edge_runtime.training_conditions import Condition
 from edge_runtime.training_view import TrainingView
+from fedpt.training_figures import TRAINING_FIGURES
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -35,12 +36,7 @@ def training_families(view: TrainingView) -> "Iterator[Metric]":
 def _gauges(view: TrainingView) -> Iterator[tuple[str, str, float | None]]:
     yield "training_running", "Whether there is a training process.", view.is_running
     yield "training_paused", "Whether it is paused.", view.is_paused
-    for field, name, text in (
-        ("tokens_per_s", "tokens_per_second", "Tokens a second, pauses left out."),
-        ("loss", "loss", "Of the last step, nats a token."),
-        ("held_out_nll", "held_out_nll", "The newest on held-out examples, nats a token."),
-        ("seconds_left", "seconds_left", "Until training is done, unless it is paused, s."),
-    ):
+    for field, name, text in TRAINING_FIGURES:
         yield f"training_{name}", text, getattr(view.step, field, None)
     text = "The share of the training that is done."
     yield "training_done", text, None if view.step is None else view.done

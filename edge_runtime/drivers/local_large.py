@@ -34,9 +34,7 @@ class LocalLarge:
         question = self._question
         assert question is not None  # `ask` comes first
         began = self._clock()
-        first = len(question.tokens) - question.rows
-        held = self._text.begin(question.tokens[:first])
-        rows = self._text.append(question.tokens[held:], question.rows)
+        rows = self._text.rows(question.tokens, question.rows)
         return RowsTold([full_row(row) for row in rows], 0.0, self._clock() - began)
 
     def is_back(self, _tokens: Sequence[int]) -> bool:

@@ -4,7 +4,6 @@ The record is written last and names the others, so a power cut leaves the adapt
 in the blob store: what lies there may be asked for by others.
 """
 
-import logging
 import shutil
 from pathlib import Path
 from typing import Final
@@ -16,8 +15,7 @@ from fedpt.adapters import Adapter, adapter_from_bytes, adapter_to_bytes
 from fedpt.errors import AdapterError, StorageError
 from fedpt.files import sha256_bytes, write_bytes
 from fedpt.ids import Sha256
-
-_logger = logging.getLogger(__name__)
+from fedpt.struct_file import read_struct
 
 PERSONAL_FOLDER: Final = "personal"
 """Below the device's state folder."""
@@ -39,14 +37,8 @@ class PersonalShelf:
 
     def record(self) -> PersonalRecord | None:
         """The record; None: there is none, or none that can be read."""
-        path = self._folder / _RECORD_NAME
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=PersonalRecord)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-            _logger.warning("the personal adapter is lost: cannot read %s: %s", path, error)
-            return None
+        lost = "the personal adapter is lost"
+        return read_struct(self._folder / _RECORD_NAME, PersonalRecord, lost=lost)
 
     def keep(self, blob: bytes) -> Sha256:
         """Put an adapter beside that of before; its id. `settle` makes it the one that counts.

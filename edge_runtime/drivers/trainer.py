@@ -202,9 +202,8 @@ def _collect(folder: Path, code: int, errors: str, on_end: OnEnd) -> None:
         result = read_result(folder, TrainingResult)
         update = (folder / UPDATE_NAME).read_bytes()
     except (FedptError, OSError):
-        log = (
-            _logger.info if code == -signal.SIGTERM else _logger.warning
-        )  # that is what `stop` does
+        was_stopped = code == -signal.SIGTERM
+        log = _logger.info if was_stopped else _logger.warning
         log("training left no update", extra={"exit_code": code, "output": errors[-2000:]})
         on_end(None, b"", reason_of(code, errors))
         return

@@ -48,7 +48,7 @@ def require_acceptable(
         if module == name.removeprefix(TENSOR_PREFIX):
             continue
         second = tensors[name.replace(".lora_A.", ".lora_B.")]
-        share = manifest.alpha / manifest.rank * product_norm(first, second) / norm_of(module)
+        share = manifest.scale * product_norm(first, second) / norm_of(module)
         if share > _LARGEST_SHARE:
             raise TrainingError(
                 f"the trained adapter changes {module} by {share:.2g} of its norm, more than"

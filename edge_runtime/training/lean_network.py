@@ -43,8 +43,8 @@ class LeanNetwork:
         self._placement = placement
         self._multiple = _MULTIPLES[how.precision]
         self._recompute = how.recompute
-        scale = adapter.manifest.alpha / adapter.manifest.rank
-        self._decoder = open_decoder(file, LowRank(_pairs(self.factors), scale), how, placement)
+        low_rank = LowRank(_pairs(self.factors), adapter.manifest.scale)
+        self._decoder = open_decoder(file, low_rank, how, placement)
 
     def loss(self, examples: Sequence[EncodedExample]) -> torch.Tensor:
         """Sum over the answers' tokens, nats."""

@@ -59,6 +59,11 @@ def resident_bytes() -> int:
     return memory_bytes(_OWN).get("VmRSS") or peak_bytes()
 
 
+def private_bytes() -> int:
+    """What is reserved for this process alone, resident or not; 0: the system does not say."""
+    return memory_bytes(_OWN).get("VmData", 0)
+
+
 def peak_bytes() -> int:
     """The most that ever was resident."""
     return (

@@ -7,14 +7,12 @@ expanded. More is reserved than is ever resident, so the fence stands well outsi
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
-from edge_runtime.training.memory import resident_bytes
+from edge_runtime.training.memory import private_bytes, resident_bytes
 from edge_runtime.training_job import MEMORY_ADVICE
 from fedpt.errors import TrainingError
 from fedpt.gguf_file import GgufFile
-from fedpt.kernel_memory import memory_bytes
 
 _ROOM: Final = 1.5
 """What may be reserved, by what the plan wants resident."""
@@ -31,7 +29,7 @@ def fence_memory(planned_bytes: int, file: GgufFile) -> None:
         planned_bytes: What it should have resident at most, all in all.
         file: The model, whose mapping counts as private though it is not.
     """
-    private = _private_bytes()
+    private = private_bytes()
     if not private:
         return  # no Linux
     growth = max(0, planned_bytes - resident_bytes())
@@ -61,8 +59,4 @@ def told_when_out_of_memory() -> Iterator[None]:
 def _is_at_fence() -> bool:
     """Whether hardly anything more is to be had; oneDNN only says that something did not work."""
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    return limit != resource.RLIM_INFINITY and _private_bytes() > limit - _THREADS_BYTES
-
-
-def _private_bytes() -> int:
-    return memory_bytes(Path("/proc/self/status")).get("VmData", 0)
+    return limit != resource.RLIM_INFINITY and private_bytes() > limit - _THREADS_BYTES

@@ -21,7 +21,6 @@ from edge_runtime.updates.runtime_environment import try_runtime
 from fedpt.adapters import adapter_from_bytes, require_base
 from fedpt.drivers.llama import LlamaModel
 from fedpt.errors import ArtifactError, ReleaseError
-from fedpt.gguf_file import weights_sha256
 from fedpt.releases import ADAPTER_FILE, CANARY_FILE, MODEL_FILE, TRUST_FILE, Manifest, Trust
 
 _logger = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ def try_release(trial: Trial) -> None:
 def _try_model(trial: Trial) -> None:
     text = read_canary(trial.folder / CANARY_FILE)
     with LlamaModel(trial.folder / MODEL_FILE) as model:
-        require_base("the release's model", trial.manifest.base_weights, weights_sha256(model.file))
+        require_base("the release's model", trial.manifest.base_weights, model.weights)
         require_round_trip(model, text)
         new = score(model, text)
         require_no_worse(new, None, tolerance=0)  # else an answer would only blur the reason
@@ -120,4 +119,4 @@ def _fits(blob: Path, model: LlamaModel) -> bool:
         stated = adapter_from_bytes(blob.read_bytes()).manifest.base_weights
     except (OSError, ArtifactError):
         return False
-    return stated == weights_sha256(model.file)
+    return stated == model.weights

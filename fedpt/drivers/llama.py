@@ -10,6 +10,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,7 +21,8 @@ from fedpt.adapter_file import require_adapter_fits
 from fedpt.drivers.llama_runs import Piece, Run, pieces_of
 from fedpt.drivers.thread_choice import ThreadChoice
 from fedpt.errors import AdapterError, FedptError, ModelFileError, UsageError
-from fedpt.gguf_file import GgufFile, read_gguf
+from fedpt.gguf_file import GgufFile, read_gguf, weights_sha256
+from fedpt.ids import Sha256
 from fedpt.proxy_tuning import Logits
 from fedpt.shared_cores import let_others_run
 from fedpt.token_texts import common_prefix
@@ -64,6 +66,15 @@ class LlamaModel:
                 f"llama.cpp cannot load {path} (architecture {self.file.architecture!r})"
             )
         self._vocab: Any = ll.llama_model_get_vocab(self._model)
+
+    @cached_property
+    def weights(self) -> Sha256:
+        """Which weights these are; found out once, for it may take a reading of the whole file.
+
+        Raises:
+            ModelFileError: The file cannot be read.
+        """
+        return weights_sha256(self.file)
 
     @property
     def vocabulary_size(self) -> int:
@@ -368,6 +379,15 @@ class CachedText:
             raise
         self._tokens += tokens
         return rows
+
+    def rows(self, tokens: Sequence[int], wanted: int) -> Logits:
+        """The logits `(wanted, V)` after each of a text's last tokens; only what is new is read.
+
+        Raises:
+            UsageError: See `append`.
+        """
+        held = self.begin(tokens[: len(tokens) - wanted])
+        return self.append(tokens[held:], wanted)
 
     def rewind(self, length: int) -> None:
         """Forget all from `length` on."""

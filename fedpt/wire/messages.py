@@ -58,6 +58,9 @@ class CoordinatorStatus(Message, frozen=True, kw_only=True):
     large_name: str = ""
 
 
+Schedule = Literal["constant", "linear", "cosine"]
+
+
 class TrainingPlan(Message, frozen=True, kw_only=True):
     """How every device of the round trains."""
 
@@ -68,7 +71,7 @@ class TrainingPlan(Message, frozen=True, kw_only=True):
     context_tokens: Size
     patience_epochs: Annotated[int, Meta(ge=0)] = 2
     """After so many epochs without a better held-out nll training ends; 0: it does not."""
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    schedule: Schedule = "cosine"
     """How the learning rate falls after the warm-up, to a tenth."""
     warmup_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
     """Of all steps, those in which the learning rate rises."""

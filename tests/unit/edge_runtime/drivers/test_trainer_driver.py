@@ -45,11 +45,28 @@ class Daemon:
             on_end=lambda *end: self.ends.put(end),
         )
 
+    def await_step(self, number: int) -> None:
+        while self.steps.get(timeout=PATIENCE_S).done < number:
+            pass
+
 
 def settings(tiny: TinyFederation, folder: Path) -> DeviceSettings:
     return DeviceSettings(
         name="board-1", small=tiny.small, data=tiny.store, state_dir=folder, training_threads=1
     )
+
+
+def often_saved(tiny: TinyFederation, folder: Path) -> DeviceSettings:
+    """A checkpoint every step, and a store of its own."""
+    own = {"training_checkpoint_steps": 1, "data": folder / "private.db"}
+    return settings(tiny, folder).model_copy(update=own)
+
+
+def store_of(device: DeviceSettings) -> DataStore:
+    assert device.data is not None
+    store = DataStore(device.data)
+    store.add(EXAMPLES)
+    return store
 
 
 def test_a_training_leaves_its_update_and_result(tiny: TinyFederation, tmp_path: Path) -> None:
@@ -111,8 +128,7 @@ def test_a_training_goes_on_where_its_process_was_killed(
     daemon = Daemon()
     often = settings(tiny, tmp_path).model_copy(update={"training_checkpoint_steps": 1})
     daemon.start(Trainer(often), tiny.adapter_blob, FOR_EVER)
-    while daemon.steps.get(timeout=PATIENCE_S).done < 5:
-        pass
+    daemon.await_step(5)
     os.kill(_training_process(tmp_path), signal.SIGKILL)
     daemon.ends.get(timeout=PATIENCE_S)
     again, trainer = Daemon(), Trainer(often)  # as after a restart of the daemon
@@ -142,15 +158,11 @@ def test_what_the_daemon_had_not_kept_when_it_ended_comes_again_in_a_moment(
 def test_examples_added_meanwhile_wait_and_the_interrupted_training_goes_on(
     tiny: TinyFederation, tmp_path: Path
 ) -> None:
-    store = DataStore(tmp_path / "private.db")
-    store.add(EXAMPLES)
-    often = settings(tiny, tmp_path).model_copy(
-        update={"training_checkpoint_steps": 1, "data": store.path}
-    )
+    often = often_saved(tiny, tmp_path)
+    store = store_of(often)
     daemon = Daemon()
     daemon.start(Trainer(often), tiny.adapter_blob, FOR_EVER)
-    while daemon.steps.get(timeout=PATIENCE_S).done < 5:
-        pass
+    daemon.await_step(5)
     store.add([Example("Good night", "Sleep well.")])  # while it runs
     os.kill(_training_process(tmp_path), signal.SIGKILL)
     daemon.ends.get(timeout=PATIENCE_S)
@@ -167,15 +179,11 @@ def test_examples_added_meanwhile_wait_and_the_interrupted_training_goes_on(
 
 
 def test_a_removed_example_is_not_gone_on_with(tiny: TinyFederation, tmp_path: Path) -> None:
-    store = DataStore(tmp_path / "private.db")
-    store.add(EXAMPLES)
-    often = settings(tiny, tmp_path).model_copy(
-        update={"training_checkpoint_steps": 1, "data": store.path}
-    )
+    often = often_saved(tiny, tmp_path)
+    store = store_of(often)
     daemon = Daemon()
     daemon.start(Trainer(often), tiny.adapter_blob, FOR_EVER)
-    while daemon.steps.get(timeout=PATIENCE_S).done < 5:
-        pass
+    daemon.await_step(5)
     os.kill(_training_process(tmp_path), signal.SIGKILL)
     daemon.ends.get(timeout=PATIENCE_S)
     store.remove([1])
